@@ -1,0 +1,108 @@
+"""Verifies every file of a task and tells all problems at once, before anything is trained."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from selftrain import artifacts
+from selftrain.data.listing import Item, find
+from selftrain.data.reading import check_ids, read_image, read_raw_label
+from selftrain.errors import UserError
+from selftrain.settings.data import CheckSettings, ReadSettings
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What decoding one image and its label has shown."""
+
+    image: Path
+    pixels: str | None
+    """A digest of the decoded pixels, the same whatever the file's name, format or metadata."""
+    problems: list[str]
+
+
+def check(settings: CheckSettings, output: Path | None = None, threads: int = 2) -> pd.DataFrame:
+    """Decode every image and label of a task; return (and write) how many images each split has.
+
+    Raises:
+        UserError: naming every file that is missing, broken, of the wrong kind, size or ids, every stem that is
+            there twice, every image that is trained on with labels and evaluated on, every empty split.
+    """
+    problems: list[str] = []
+    splits: dict[str, list[Seen]] = {}
+    with ThreadPoolExecutor(threads) as pool:
+        for name, split in settings.splits.items():
+            items, wrong = find(split.list)
+            splits[name] = list(pool.map(partial(look, settings=split.read), items))
+            wrong += [problem for seen in splits[name] for problem in seen.problems]
+            problems += [f"{name}: {problem}" for problem in wrong]
+    problems += _leaks(splits)
+    if problems:
+        count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
+        raise UserError("\n  ".join([f"task '{settings.task}': {count} with the data", *problems]))
+    table = pd.DataFrame([{"split": name, "images": len(seen)} for name, seen in splits.items()])
+    if output is not None:
+        artifacts.write_csv(output, table)
+    return table
+
+
+def look(item: Item, settings: ReadSettings) -> Seen:
+    """Decode an image and its label and tell everything that keeps them from being read."""
+    problems: list[str] = []
+    pixels = None
+    with _telling(problems):
+        image = read_image(item.image)
+        pixels = hashlib.sha256(repr(image.shape).encode() + image.tobytes()).hexdigest()
+    if item.label is not None:
+        with _telling(problems):
+            label = read_raw_label(item.label)
+            if pixels is not None and label.shape != image.shape[:2]:
+                problems.append(f"{item.label}: label of {_size(label)}, its image is {_size(image)}")
+            check_ids(item.label, label, settings)
+    return Seen(item.image, pixels, problems)
+
+
+@contextmanager
+def _telling(problems: list[str]) -> Iterator[None]:
+    try:
+        yield
+    except UserError as error:
+        problems.append(str(error))
+
+
+def _size(array: np.ndarray) -> str:
+    return f"{array.shape[0]}×{array.shape[1]}"
+
+
+def _leaks(splits: dict[str, list[Seen]]) -> list[str]:
+    """Images of the labeled split that are evaluated on too, by content; unlabeled ones only warn."""
+    trained = {name: _by_pixels(splits.get(name, [])) for name in ("labeled", "unlabeled")}
+    found: dict[str, list[str]] = {name: [] for name in trained}
+    for name in splits.keys() - {*trained, "truth"}:
+        for pixels, image in _by_pixels(splits[name]).items():
+            for split in trained:
+                if pixels in trained[split]:
+                    found[split].append(f"{name}: {image} is in the {split} split too ({trained[split][pixels]})")
+    if found["unlabeled"]:
+        log.warning(
+            "%d images are both unlabeled and evaluated on (a transductive setting), such as %s",
+            len(found["unlabeled"]),
+            min(found["unlabeled"]),
+        )
+    return sorted(found["labeled"])
+
+
+def _by_pixels(seen: list[Seen]) -> dict[str, Path]:
+    return {one.pixels: one.image for one in seen if one.pixels is not None}

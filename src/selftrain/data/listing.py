@@ -1,0 +1,137 @@
+"""Which files belong to a split: the `folder` format, by globs or by a list file."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+from selftrain.errors import UserError
+from selftrain.settings.data import ListSettings
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image of a split; its name is the file's stem."""
+
+    name: str
+    image: Path
+    label: Path | None
+
+
+def list_split(settings: ListSettings) -> list[Item]:
+    """The images of a split, sorted by name for globs, in the list's order for list files.
+
+    Raises:
+        UserError: with every problem of the split, one a line.
+    """
+    items, problems = find(settings)
+    problems += [f"{file}: no such file" for file in _files(items) if not file.is_file()]
+    if problems:
+        raise UserError("\n".join(problems))
+    return items
+
+
+def find(settings: ListSettings) -> tuple[list[Item], list[str]]:
+    """The images that globs or a list name, whether or not they are there, and what is wrong with the naming."""
+    items, problems = _from_list(settings) if settings.list is not None else _from_globs(settings)
+    problems += _stems_twice([item.image for item in items])
+    if not items and not problems:
+        problems = [f"{Path(settings.root) / (settings.list or '')}: no images; the split is empty"]
+    return items, problems
+
+
+def files_of(settings: ListSettings) -> list[str]:
+    """Every file that a split is made from and that is there, its list file first."""
+    listed = [str(Path(settings.root) / settings.list)] if settings.list is not None else []
+    return listed + [str(file) for file in _files(find(settings)[0]) if file.is_file()]
+
+
+def _files(items: list[Item]) -> list[Path]:
+    return [file for item in items for file in (item.image, item.label) if file is not None]
+
+
+def _stems_twice(files: list[Path]) -> list[str]:
+    by_stem = defaultdict(list)
+    for file in files:
+        by_stem[file.stem].append(str(file))
+    return [
+        f"{', '.join(same)}: the same stem '{stem}' {len(same)} times"
+        for stem, same in by_stem.items()
+        if len(same) > 1
+    ]
+
+
+def _from_globs(settings: ListSettings) -> tuple[list[Item], list[str]]:
+    images, problems = _matches(settings.root, settings.images or ())
+    if not settings.labeled:
+        return [Item(path.stem, path, None) for path in images], problems
+    labels, more = _matches(settings.root, settings.labels or ())
+    by_stem = {path.stem: path for path in labels}
+    where = ", ".join(settings.labels or ())
+    missing = [
+        f"{path}: no label; a file named '{path.stem}' with any ending is looked for in {where}"
+        for path in images
+        if path.stem not in by_stem
+    ]
+    items = [Item(path.stem, path, by_stem.get(path.stem)) for path in images]
+    return items, problems + more + _stems_twice(labels) + missing
+
+
+def _matches(root: str, patterns: tuple[str, ...]) -> tuple[list[Path], list[str]]:
+    found: set[Path] = set()
+    problems = []
+    for pattern in patterns:
+        # Only the pattern is one: a root named `data [old]` is taken as it is. Unlike Path.glob, links are followed.
+        paths = (Path(root) / match for match in glob.glob(pattern, root_dir=root, recursive=True))  # noqa: PTH207
+        matches = [path for path in paths if path.is_file()]
+        if not matches:
+            problems.append(f"{Path(root) / pattern}: no file matches")
+        found.update(matches)
+    return sorted(found, key=lambda path: (path.stem, str(path))), problems
+
+
+def _from_list(settings: ListSettings) -> tuple[list[Item], list[str]]:
+    file = Path(settings.root) / str(settings.list)
+    try:
+        lines = file.read_text("utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        return [], [f"{file}: no such list file" if not file.exists() else f"{file}: not readable as a list ({error})"]
+    items, problems = [], []
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            item, wrong = _from_line(settings, line)
+            items += [item] if item else []
+            problems += [f"{file}:{number}: {problem}" for problem in wrong]
+    return items, problems
+
+
+def _from_line(settings: ListSettings, line: str) -> tuple[Item | None, list[str]]:
+    entries = _entries(settings, line)
+    if len(entries) > 2 or (settings.labeled and len(entries) == 1):
+        expected = "an image and its label" if settings.labeled else "an image, or an image and its label"
+        return None, [f"'{line}' should be {expected}, with a tab between them where names have spaces"]
+    entries = entries if settings.labeled else entries[:1]
+    outside = [entry for entry in entries if _is_outside(settings, entry)]
+    if outside:
+        return None, [f"'{entry}' points outside data_root ({settings.data_root})" for entry in outside]
+    image, label = Path(settings.root) / entries[0], Path(settings.root) / entries[1] if settings.labeled else None
+    return Item(image.stem, image, label), []
+
+
+def _entries(settings: ListSettings, line: str) -> list[str]:
+    """Split at tabs, else at spaces, unless the line as a whole names an image."""
+    if "\t" in line:
+        return [entry.strip() for entry in line.split("\t") if entry.strip()]
+    whole = Path(settings.root) / line.strip()
+    return [line.strip()] if not settings.labeled and whole.is_file() else line.split()
+
+
+def _is_outside(settings: ListSettings, entry: str) -> bool:
+    """Judged by the path's text, so that folders of symbolic links remain usable."""
+    data_root, path = (
+        os.path.normpath(Path(one).absolute()) for one in (settings.data_root, Path(settings.root) / entry)
+    )
+    return not Path(path).is_relative_to(data_root)

@@ -1,0 +1,87 @@
+"""The table of a split's images, and the statistics of a labeled one."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from selftrain import artifacts
+from selftrain.data.listing import list_split
+from selftrain.data.reading import image_size, read_label
+from selftrain.settings.data import IGNORE, ListSettings, ReadSettings
+
+MAP = (64, 128)
+"""Height and width of a spatial frequency map."""
+
+COLUMNS = ["image", "image_file", "label_file", "height", "width", "image_digest", "label_digest"]
+
+
+def write_images(settings: ListSettings, output: Path) -> None:
+    """Write images.csv: one row per image, with its files, its size, and digests of the files' contents.
+
+    The digests make the table differ when a picture changes, so what was trained on it is trained again.
+    """
+    rows = []
+    for item in list_split(settings):
+        label = item.label or ""
+        digests = [artifacts.digest_file(item.image), artifacts.digest_file(label) if label else ""]
+        rows.append([item.name, str(item.image), str(label), *image_size(item.image), *digests])
+    artifacts.write_csv(output, pd.DataFrame(rows, columns=COLUMNS))
+
+
+def read_images(path: Path | str) -> pd.DataFrame:
+    """The table that `write_images` wrote; names stay text, absent labels are empty text."""
+    text = {column: str for column in COLUMNS if column not in ("height", "width")}
+    return pd.read_csv(path, dtype=text, keep_default_na=False)
+
+
+def write_statistics(settings: ReadSettings, images: Path, classes_csv: Path, statistics_h5: Path) -> None:
+    """Write what is known of a labeled split, at its working size.
+
+    classes.csv has one row per class: `pixels`, `share` of all labeled pixels (the prior r of DARS eq. 4), `images`
+    that show it, and `mean_size`, its mean pixel count in them (MLSL eq. 4). statistics.h5 has `counts` int64 (N, C),
+    `images` (N names) and `frequency` float32 (C, 64, 128): how often a place shows a class (the priors of CBST-SP).
+    """
+    table = read_images(images)
+    classes = len(settings.classes)
+    counts = np.zeros((len(table), classes), np.int64)
+    frequency = np.zeros((classes, *MAP), np.int64)
+    with ThreadPoolExecutor(2) as pool:
+        for row, (pixels, small) in enumerate(pool.map(partial(_reduced, settings=settings), table.label_file)):
+            counts[row] = pixels
+            frequency += small[None] == np.arange(classes)[:, None, None]
+    artifacts.write_csv(classes_csv, _class_table(settings.classes, counts))
+    with artifacts.writing(statistics_h5) as temporary, h5py.File(temporary, "w") as file:
+        file.create_dataset("images", data=table.image.to_list(), dtype=h5py.string_dtype())
+        file.create_dataset("counts", data=counts)
+        shares = (frequency / max(1, len(table))).astype(np.float32)
+        file.create_dataset("frequency", data=shares, compression="gzip")
+        file.attrs["format"] = "selftrain-statistics"
+        file.attrs["version"] = 1
+        file.attrs["classes"] = list(settings.classes)
+
+
+def _reduced(file: str, settings: ReadSettings) -> tuple[np.ndarray, np.ndarray]:
+    """All that is kept of a label, so that memory stays small however many are read ahead: counts, and a small map."""
+    label = read_label(file, settings, settings.size)
+    small = np.asarray(Image.fromarray(label).resize(MAP[::-1], Image.Resampling.NEAREST))
+    return np.bincount(label.ravel(), minlength=IGNORE + 1)[: len(settings.classes)], small
+
+
+def _class_table(classes: tuple[str, ...], counts: np.ndarray) -> pd.DataFrame:
+    pixels, present = counts.sum(0), (counts > 0).sum(0)
+    return pd.DataFrame(
+        {
+            "class": classes,
+            "pixels": pixels,
+            "share": pixels / max(1, pixels.sum()),
+            "images": present,
+            "mean_size": pixels / np.maximum(1, present),
+        }
+    )

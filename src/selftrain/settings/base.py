@@ -1,0 +1,90 @@
+"""What all settings have in common: unknown keys are errors that name the nearest valid one, values never change."""
+
+import difflib
+from collections.abc import Iterable
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+Problem = tuple[tuple[str | int, ...], str]
+"""Where, as a path of keys below the model that tells, and what is wrong there."""
+
+
+class Settings(BaseModel):
+    """Base of every settings model."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _name_the_nearest_key(cls, value: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
+        """Unknown keys are told at their own paths, beside what is wrong with the known ones."""
+        valid = list(cls.model_fields)
+        unknown = [key for key in value if key not in valid] if isinstance(value, dict) else []
+        if not unknown:
+            return validate(value)
+        problems: list[Problem] = [((str(key),), nearest(str(key), valid, "key")) for key in unknown]
+        found = []
+        try:
+            validate({key: value[key] for key in value if key in valid})
+        except ValidationError as error:
+            found = [_again(problem) for problem in error.errors()]
+        raise ValidationError.from_exception_data(cls.__name__, [_details(*one) for one in problems] + found)
+
+
+def refuse(problems: Iterable[Problem]) -> None:
+    """Raise one error for all `problems` that a validator has found, if any, each told at its own path."""
+    details = [_details(*problem) for problem in problems]
+    if details:
+        raise ValidationError.from_exception_data("settings", details)
+
+
+def _details(location: tuple[str | int, ...], reason: str) -> InitErrorDetails:
+    told = PydanticCustomError("refused", "{reason}", {"reason": reason})
+    return InitErrorDetails(type=told, loc=location, input=None)
+
+
+def _again(problem: Any) -> InitErrorDetails:
+    """A problem that pydantic found, to be raised once more beside others."""
+    told = PydanticCustomError(problem["type"], "{msg}", {"msg": problem["msg"], **problem.get("ctx", {})})
+    return InitErrorDetails(type=told, loc=problem["loc"], input=problem["input"])
+
+
+def by_name(value: Any) -> Any:
+    """Let `policy: dars` stand for `policy: {name: dars}`, as for every choice that has settings of its own."""
+    return {"name": value} if isinstance(value, str) else value
+
+
+def one_or_many(value: Any) -> Any:
+    """Let a single text stand for a list of one."""
+    return (value,) if isinstance(value, str) else value
+
+
+def nearest(name: str, valid: list[str], what: str) -> str:
+    """Say that `name` is no known `what`, with the nearest valid name."""
+    near = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
+    hint = f"did you mean '{near[0]}'?" if near else f"valid: {', '.join(valid) or 'none'}"
+    return f"unknown {what} '{name}'; {hint}"
+
+
+INSTEAD = {"steps": "epochs", "epochs": "steps"}
+"""Keys that stand for one another: to give one is to leave out the inherited other."""
+
+
+def deep_merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """`base` with the values of `over` in their places; mappings merge, everything else is replaced.
+
+    A mapping that chooses another `name` replaces too: the settings of one choice say nothing about another's.
+    """
+    replaced = [INSTEAD.get(key) for key, value in over.items() if value is not None]
+    merged = {key: value for key, value in base.items() if key not in replaced}
+    for key, value in over.items():
+        old = by_name(merged.get(key))
+        same = isinstance(old, dict) and isinstance(value, dict) and not _other_choice(old, value)
+        merged[key] = deep_merge(old, value) if same else value
+    return merged
+
+
+def _other_choice(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    return "name" in one and "name" in other and one["name"] != other["name"]

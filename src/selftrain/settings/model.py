@@ -1,0 +1,61 @@
+"""Settings of the model: encoder, decoder, normalization."""
+
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from selftrain.settings.base import Problem, Settings, by_name, refuse
+
+
+class LightSettings(Settings):
+    """A decoder that trains on two CPU cores: the last features and a finer map, mixed at the finer size."""
+
+    name: Literal["light"] = "light"
+    channels: Annotated[int, Field(ge=8)] = 96
+
+
+class AsppSettings(Settings):
+    """DeepLabv2's decoder: the sum of four dilated convolutions."""
+
+    name: Literal["aspp"] = "aspp"
+    rates: Annotated[tuple[int, ...], Field(min_length=1)] = (6, 12, 18, 24)
+
+
+DecoderName = Literal["light", "aspp"]
+AnyDecoder = Annotated[LightSettings | AsppSettings, Field(discriminator="name")]
+Decoder = Annotated[AnyDecoder, BeforeValidator(by_name, json_schema_input_type=AnyDecoder | DecoderName)]
+
+Triple = tuple[float, float, float]
+
+
+class ModelSettings(Settings):
+    """A segmentation network."""
+
+    encoder: str = "mobilenetv3_small_050"
+    """Any name that timm knows."""
+    weights: str | None = None
+    """Of the encoder: 'hub' for timm's own, a file (safetensors or a state dict), none for random ones."""
+    output_stride: Literal[8, 16, 32] = 16
+    """Asked of encoders that can; others keep their own, which the manifest names."""
+    decoder: Decoder = LightSettings()
+    module: str | None = None
+    """A network of your own instead of encoder and decoder: 'package.module:callable'; it is called with `classes`
+    and `arguments` and returns a torch.nn.Module from (B, 3, H, W) to logits (B, classes, h, w)."""
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    mean: Triple = (0.485, 0.456, 0.406)
+    """Of the inputs, per channel, on the scale 0 to 1."""
+    std: Triple = (0.229, 0.224, 0.225)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        refuse(self._problems())
+        return self
+
+    def _problems(self) -> Iterator[Problem]:
+        if min(self.std) <= 0:
+            yield ("std",), f"{list(self.std)} must be above 0"
+        if self.arguments and self.module is None:
+            yield ("arguments",), "belong to 'module', which is not given"
+        if self.module is not None and ":" not in self.module:
+            yield ("module",), f"'{self.module}' should read 'package.module:callable'"

@@ -1,0 +1,39 @@
+"""Settings of the report: which results it tells of, and where they are."""
+
+from selftrain.settings.base import Settings
+from selftrain.settings.data import Color
+
+
+class TaskReport(Settings):
+    """A task and its evaluation splits."""
+
+    name: str
+    classes: tuple[str, ...]
+    colors: tuple[Color, ...] | None
+    unlabeled: str
+    """images.csv of the unlabeled split."""
+    truth: str | None
+    """images.csv of the hidden truth."""
+    ids: dict[int, int] | None
+    ignore_index: int
+    evaluation: dict[str, str]
+    """images.csv per evaluation split."""
+
+
+class RoundReport(Settings):
+    """A model and what it was trained on; round 0 is the pretraining that experiments share."""
+
+    task: str
+    experiment: str
+    seed: int
+    round: int
+    folder: str
+    """Where model.safetensors, metrics.csv, confusion.csv, train.csv and manifest.json are; from round 1 on also
+    cut.csv, pseudo_labels.csv and pseudo_labels.h5, and pseudo_label_scores.csv where there is hidden truth."""
+
+
+class ReportSettings(Settings):
+    """Everything a summary or a report tells of, in the order of the config."""
+
+    tasks: tuple[TaskReport, ...]
+    rounds: tuple[RoundReport, ...]

@@ -1,0 +1,127 @@
+"""Settings of train: length, optimizer, augmentation, and the algorithm that turns batches into a loss."""
+
+from collections.abc import Iterator
+from typing import Annotated, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from selftrain.settings.base import Problem, Settings, by_name, refuse
+from selftrain.settings.data import Color, ReadSettings, Size
+from selftrain.settings.model import ModelSettings
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+
+
+class AugmentationSettings(Settings):
+    """Drawn anew for every image, on image and label together."""
+
+    crop: Size | None = None
+    """Height and width of what is trained on; none: the whole image (then all must have one size)."""
+    scale: tuple[Positive, Positive] = (1.0, 1.0)
+    """Range of the random scale; what a scaled image lacks is filled with the mean color and ignored."""
+    flip: Probability = 0.5
+    rotation: Annotated[float, Field(ge=0, le=180)] = 0.0
+    """Largest angle, in degrees, either way."""
+    rotation_probability: Probability = 0.5
+    blur: tuple[Positive, Positive] = (0.15, 1.15)
+    """Range of the Gaussian's sigma, in pixels."""
+    blur_probability: Probability = 0.0
+    jitter: NotNegative = 0.25
+    """Strength of brightness, contrast, saturation and (a quarter of it) hue."""
+    jitter_probability: Probability = 0.0
+
+    @model_validator(mode="after")
+    def _ranges(self) -> Self:
+        ranges = {"scale": self.scale, "blur": self.blur}
+        refuse(
+            ((key,), f"the range [{low}, {high}] ends below its start")
+            for key, (low, high) in ranges.items()
+            if low > high
+        )
+        return self
+
+
+class OptimizerSettings(Settings):
+    """SGD or AdamW with a polynomial schedule, lr · (1 − step/steps)^power (thesis eq. 2.6)."""
+
+    name: Literal["sgd", "adamw"] = "adamw"
+    lr: Positive = 1e-3
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Of SGD."""
+    weight_decay: NotNegative = 1e-4
+    decoder_lr_factor: Positive = 1.0
+    """The decoder's learning rate over the encoder's."""
+    power: NotNegative = 0.9
+
+
+class SupervisedSettings(Settings):
+    """Cross-entropy on labeled images (DARS eq. 1)."""
+
+    name: Literal["supervised"] = "supervised"
+
+
+class SelfTrainingSettings(Settings):
+    """Labeled and pseudo-labeled images, half a batch each, two added terms (DARS eq. 2)."""
+
+    name: Literal["self_training"] = "self_training"
+    forwards: Literal["separate", "joint"] = "joint"
+    """Whether the halves pass the network on their own (batch-norm sees each alone) or together."""
+    weight: NotNegative = 1.0
+    """Of the pseudo-labeled term."""
+
+
+AlgorithmName = Literal["supervised", "self_training"]
+AnyAlgorithm = Annotated[SupervisedSettings | SelfTrainingSettings, Field(discriminator="name")]
+Algorithm = Annotated[AnyAlgorithm, BeforeValidator(by_name, json_schema_input_type=AnyAlgorithm | AlgorithmName)]
+
+
+class TrainSettings(Settings):
+    """One training, whatever its algorithm."""
+
+    steps: Annotated[int, Field(ge=0)] | None = None
+    epochs: Positive | None = None
+    """Instead of steps: how often the stream named by `epochs_of` is seen."""
+    epochs_of: Literal["labeled", "unlabeled"] = "labeled"
+    batch_size: Annotated[int, Field(ge=1)] = 8
+    """Images a step, all streams together."""
+    optimizer: OptimizerSettings = OptimizerSettings()
+    augmentation: AugmentationSettings = AugmentationSettings()
+    class_weights: tuple[NotNegative, ...] | None = None
+    """Of the cross-entropy, one per class."""
+    clip_gradient: Positive | None = None
+    """Largest norm of the gradient."""
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Decay of a teacher that averages the weights, ramped as min(1 − 1/(step + 1), decay)."""
+    evaluate: Literal["student", "teacher"] = "student"
+    """Which of the two is saved, evaluated, and starts the next round."""
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    channels_last: bool = False
+    deterministic: bool = False
+    """Bit-equal runs on CUDA too, slower; on CPU they always are, at equal threads."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        refuse(self._problems())
+        return self
+
+    def _problems(self) -> Iterator[Problem]:
+        if (self.steps is None) == (self.epochs is None):
+            yield ("steps",), "give exactly one of 'steps' and 'epochs'"
+        if self.evaluate == "teacher" and self.ema is None:
+            yield ("evaluate",), "there is a teacher only where 'ema' is given"
+
+
+class TrainStageSettings(Settings):
+    """All that one training depends on, beside its input files."""
+
+    model: ModelSettings
+    train: TrainSettings
+    algorithm: Algorithm
+    seed: int
+    round: Annotated[int, Field(ge=0)]
+    labeled: ReadSettings
+    unlabeled: ReadSettings
+    colors: tuple[Color, ...] | None = None
+    """Kept in the model file, for masks."""

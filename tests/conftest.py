@@ -1,0 +1,62 @@
+"""What several test modules use."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+
+@pytest.fixture
+def picture() -> Callable[..., Path]:
+    """Writes a small noisy image, told apart by `seed`, and returns its path."""
+
+    def write(path: Path, seed: int = 0, size: tuple[int, int] = (6, 8), **options: Any) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8)
+        Image.fromarray(pixels).save(path, **options)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def mask() -> Callable[..., Path]:
+    """Writes an array of ids as a gray label file and returns its path."""
+
+    def write(path: Path, ids: Any) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.asarray(ids)).save(path)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def folder_task(tmp_path: Path, picture: Callable[..., Path], mask: Callable[..., Path]) -> dict[str, Any]:
+    """A config (as a mapping) with one task `tiny` of three classes, and its files: 3 labeled, 4 unlabeled, 2 val."""
+    seed = 0
+    for split, count in (("labeled", 3), ("unlabeled", 4), ("val", 2)):
+        for number in range(count):
+            seed += 1
+            name = f"{split}-{number}"
+            picture(tmp_path / split / "images" / f"{name}.png", seed)
+            ids = np.random.default_rng(seed).choice(np.array([0, 1, 2, 255], np.uint8), (6, 8))
+            mask(tmp_path / split / "labels" / f"{name}.png", ids)
+    labeled, val = ({"images": f"{split}/images/*", "labels": f"{split}/labels/*"} for split in ("labeled", "val"))
+    return {
+        "data_root": str(tmp_path),
+        "results": str(tmp_path / "results"),
+        "tasks": {
+            "tiny": {
+                "classes": ["sky", "road", "car"],
+                "labeled": labeled,
+                "unlabeled": {"images": "unlabeled/images/*"},
+                "evaluation": {"val": val},
+            }
+        },
+        "pretrain": {"base": {"train": {"steps": 2}}},
+        "experiments": {"dars": {"policy": "dars", "rounds": [{"portion": 0.2}, {"portion": 0.5}]}},
+    }
