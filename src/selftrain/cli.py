@@ -115,6 +115,14 @@ def inspect(
 
 
 @app.command()
+def summary(file: Annotated[Path, typer.Argument(help="A summary.csv.")]) -> None:
+    """Print a summary: mIoU in percent by round, and the gain over round 0."""
+    from selftrain.report.terminal import print_summary
+
+    print_summary(file)
+
+
+@app.command()
 def schema() -> None:
     """Print the JSON schema of the config file."""
     import json
@@ -284,6 +292,19 @@ def summary_stage(settings: SettingsFile, output: Annotated[Path, typer.Option()
     from selftrain.settings.report import ReportSettings
 
     write_summary(_settings(ReportSettings, settings), output)
+
+
+@stage.command("report")
+def report_stage(
+    settings: SettingsFile,
+    summary: Annotated[Path, typer.Option()],
+    output: Annotated[Path, typer.Option()],
+) -> None:
+    """Write the page of all results."""
+    from selftrain.report.page import write_report
+    from selftrain.settings.report import ReportSettings
+
+    write_report(_settings(ReportSettings, settings), summary, output)
 
 
 def main() -> None:

@@ -6,6 +6,8 @@ since every call of Snakemake starts here.
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from selftrain import artifacts, registry
-from selftrain.code_digest import code_digest
+from selftrain.code_digest import SOURCE, code_digest
 from selftrain.errors import UserError
 from selftrain.settings import config as config_file
 from selftrain.settings.base import Settings, nearest
@@ -149,6 +151,12 @@ class Graph:
                 tables += ["pseudo_label_scores.csv"] if self.config.tasks[model.task].truth else []
             files += [self.model_path(model, table) for table in tables]
         return list(dict.fromkeys(files))
+
+    def report_images(self) -> list[str]:
+        """images.csv of the splits that the report shows pictures of."""
+        shown = [(task, split) for task in self.config.tasks for split in ("unlabeled", "truth")]
+        listed = [(task, split) for task, split in shown if split in self.splits(task)]
+        return [self.task_path(task, "data", split, "images.csv") for task, split in listed]
 
     def check_files(self) -> None:
         """Look for every file that the config names, before any job; reading them is the check stage's work."""
@@ -360,6 +368,15 @@ class Graph:
         """The digest of a user's own network; empty where there is none."""
         module = self.train(model).model.module
         return artifacts.digest_file(registry.file_of(module)) if module and self.config.code_is_input else ""
+
+
+def use_this_python() -> None:
+    """Let the rules' `python -m selftrain` be this checkout under the Python that runs Snakemake, activated or not.
+
+    A rule's own conda environment comes before it on the path, and then runs the checkout as well.
+    """
+    for name, first in (("PATH", Path(sys.executable).parent), ("PYTHONPATH", SOURCE.parent)):
+        os.environ[name] = os.pathsep.join([str(first), *filter(None, [os.environ.get(name)])])
 
 
 def _problems(work: Callable[[ListSettings], object], settings: ListSettings) -> list[str]:

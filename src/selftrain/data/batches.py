@@ -1,0 +1,134 @@
+"""Streams of images and the batches drawn from them; batch number `step` is a pure function of `step`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from selftrain import randomness
+from selftrain.data.augmentation import augment, fill_color, to_tensor
+from selftrain.data.reading import read_image, read_label
+from selftrain.data.tables import read_images
+from selftrain.errors import UserError
+from selftrain.settings.data import ReadSettings, Size
+from selftrain.settings.training import AugmentationSettings
+
+LabelReader = Callable[[int], np.ndarray]
+"""From an image's position in its table to its label, uint8 (H, W) with 255 for ignore, at the working size."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images uint8 (B, 3, h, w), labels uint8 (B, h, w) with 255 for ignore, and the images' names."""
+
+    images: Tensor
+    labels: Tensor
+    names: tuple[str, ...]
+
+    def to(self, device: torch.device) -> Batch:
+        """The batch on another device."""
+        images, labels = (tensor.to(device, non_blocking=True) for tensor in (self.images, self.labels))
+        return Batch(images, labels, self.names)
+
+    def pin_memory(self) -> Batch:
+        """Called by the loader, so that copies to a GPU overlap its work."""
+        return Batch(self.images.pin_memory(), self.labels.pin_memory(), self.names)
+
+
+class Stream:
+    """The images of one split with their labels, wherever these come from.
+
+    Args:
+        table: images.csv of the split.
+        read: how its files become arrays.
+        labels: reads the label of an image; none: the table's label files.
+    """
+
+    def __init__(self, table: Path, read: ReadSettings, labels: LabelReader | None = None) -> None:
+        rows = read_images(table)
+        self.names = rows.image.to_list()
+        self.image_files, self.label_files = rows.image_file.to_list(), rows.label_file.to_list()
+        own = zip(rows.height.astype(int), rows.width.astype(int), strict=True)
+        self.shapes: set[Size] = set(own) if read.size is None else {read.size}
+        self.read = read
+        self.labels = labels or self._label_file
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def item(self, position: int) -> tuple[Tensor, Tensor]:
+        """An image and its label before augmentation."""
+        image = read_image(self.image_files[position], self.read.size)
+        return to_tensor(image), torch.from_numpy(self.labels(position).copy())
+
+    def _label_file(self, position: int) -> np.ndarray:
+        return read_label(self.label_files[position], self.read, self.read.size)
+
+
+class Batches(Dataset[dict[str, Batch]]):
+    """Step numbers to one batch per stream; every epoch of a stream has an order of its own.
+
+    Args:
+        streams: by name.
+        sizes: images a step, per stream.
+        augmentation: what is drawn for every image.
+        mean: of the inputs from 0 to 1, the color of padding.
+        place: what all draws depend on beside step and item, for example (seed, round).
+
+    Raises:
+        UserError: without a crop, images of several sizes.
+    """
+
+    def __init__(
+        self,
+        streams: dict[str, Stream],
+        sizes: dict[str, int],
+        augmentation: AugmentationSettings,
+        mean: tuple[float, float, float],
+        place: tuple[int, ...],
+    ) -> None:
+        self.streams, self.sizes, self.augmentation, self.place = streams, sizes, augmentation, place
+        self.fill = fill_color(mean)
+        shapes = sorted(set().union(*(stream.shapes for stream in streams.values())))
+        if augmentation.crop is None and len(shapes) > 1:
+            told = ", ".join(f"{height}×{width}" for height, width in shapes[:4])
+            raise UserError(
+                f"images of {len(shapes)} sizes ({told}, ...) do not fit in one batch; "
+                "set train.augmentation.crop, or a working size for the split"
+            )
+
+    def __getitem__(self, step: int) -> dict[str, Batch]:
+        return {name: self._batch(name, step) for name in self.streams}
+
+    def _batch(self, name: str, step: int) -> Batch:
+        stream, size = self.streams[name], self.sizes[name]
+        positions = [self._position(name, step * size + item) for item in range(size)]
+        pairs = [self._augmented(stream, name, step, item, at) for item, at in enumerate(positions)]
+        names = tuple(stream.names[at] for at in positions)
+        return Batch(torch.stack([image for image, _ in pairs]), torch.stack([label for _, label in pairs]), names)
+
+    def _augmented(self, stream: Stream, name: str, step: int, item: int, position: int) -> tuple[Tensor, Tensor]:
+        draw = randomness.generator(*self.place, "augment", name, step, item)
+        return augment(*stream.item(position), self.augmentation, draw, self.fill)
+
+    def _position(self, name: str, drawn: int) -> int:
+        """Which image is the `drawn`-th of a stream."""
+        epoch, place = divmod(drawn, len(self.streams[name]))
+        return int(_order(len(self.streams[name]), *self.place, "order", name, epoch)[place])
+
+
+@lru_cache(maxsize=16)
+def _order(length: int, *place: int | str) -> np.ndarray:
+    return randomness.generator(*place).permutation(length)
+
+
+def unbatched(batches: dict[str, Batch]) -> dict[str, Batch]:
+    """What the loader does to a batch that is one already: nothing."""
+    return batches

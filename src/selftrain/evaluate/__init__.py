@@ -1,0 +1,1 @@
+"""From a model and labels to a confusion matrix and scores."""

@@ -1,0 +1,129 @@
+"""What all HDF5 files here have in common: a format name, whole images or tiles as chunks, names, tables."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pandas as pd
+
+from selftrain import artifacts
+from selftrain.errors import UserError
+
+TILE = 1024
+"""The longest side of a chunk."""
+
+
+@dataclass(frozen=True)
+class Format:
+    """A kind of file: what its attributes `format` and `version` say, and what to do about a file that is not it."""
+
+    name: str
+    version: int
+    remedy: str
+
+    def open(self, path: Path | str) -> h5py.File:
+        """Open `path` for reading.
+
+        Raises:
+            UserError: it is missing, cut short, not HDF5, or of another format or version.
+        """
+        try:
+            file = h5py.File(path, "r")
+        except FileNotFoundError:
+            raise UserError(f"{path}: no such file; {self.remedy}") from None
+        except OSError as error:
+            raise UserError(f"{path}: not a whole HDF5 file ({error}); {self.remedy}") from None
+        found = (file.attrs.get("format"), file.attrs.get("version"))
+        if found == (self.name, self.version):
+            return file
+        file.close()
+        raise UserError(f"{path}: is {_say(*found)}, not {_say(self.name, self.version)}; {self.remedy}")
+
+    @contextmanager
+    def create(self, path: Path | str) -> Iterator[h5py.File]:
+        """Yield a new file of this format, which gets its name when the block ends well."""
+        with artifacts.writing(path) as temporary, h5py.File(temporary, "w") as file:
+            file.attrs["format"], file.attrs["version"] = self.name, self.version
+            yield file
+
+
+def _say(name: Any, version: Any) -> str:
+    return f"{name} version {version}" if name else "a file without a format name"
+
+
+def chunk_shape(canvas: tuple[int, int]) -> tuple[int, int, int]:
+    """The chunk of a dataset of planes: one whole image, or even tiles with no side over 1,024."""
+    height, width = (math.ceil(side / math.ceil(side / TILE)) for side in canvas)
+    return 1, height, width
+
+
+def create_planes(
+    file: h5py.File, name: str, dtype: type, shape: tuple[int, int, int], fill: int, **filters: Any
+) -> h5py.Dataset:
+    """A dataset (N, H, W) chunked by `chunk_shape`; `fill` is read where nothing was written. N may be 0."""
+    return file.create_dataset(
+        name,
+        shape,
+        dtype,
+        chunks=chunk_shape(shape[1:]),
+        maxshape=(None, *shape[1:]),
+        fillvalue=fill,
+        **filters,
+    )
+
+
+def copy_chunks(source: h5py.Dataset, target: h5py.Dataset, first: int) -> None:
+    """Copy the compressed chunks of `source` as they are into `target`, its planes going to `first` and on.
+
+    A chunk of another shape or filter would read as garbage without an error, so both are compared.
+    """
+    if _layout(source) != _layout(target):
+        raise UserError(f"{source.file.filename}: {source.name} has other chunks or filters; make it again")
+    for plane in range(len(source)):
+        for y in range(0, source.shape[1], source.chunks[1]):
+            for x in range(0, source.shape[2], source.chunks[2]):
+                mask, data = source.id.read_direct_chunk((plane, y, x))
+                target.id.write_direct_chunk((first + plane, y, x), data, mask)
+
+
+def _layout(planes: h5py.Dataset) -> tuple[Any, ...]:
+    filters = (planes.compression, planes.compression_opts, planes.shuffle)
+    return planes.dtype, planes.shape[1:], planes.chunks, *filters
+
+
+def write_names(file: h5py.File, name: str, names: Sequence[str]) -> None:
+    """Write variable-length UTF-8 text, (N,)."""
+    file.create_dataset(name, data=np.array(names, dtype=object), dtype=h5py.string_dtype())
+
+
+def read_names(file: h5py.File, name: str) -> list[str]:
+    """What `write_names` wrote."""
+    return file[name].asstr()[:].tolist()
+
+
+def write_table(file: h5py.File, name: str, table: pd.DataFrame) -> None:
+    """Write a frame as one compound dataset, which HDFView shows as a table."""
+    columns = {str(column): table[column].to_numpy() for column in table}
+    text = {column: h5py.string_dtype() for column, values in columns.items() if values.dtype == object}
+    records = np.empty(len(table), [(column, text.get(column, columns[column].dtype)) for column in columns])
+    for column, values in columns.items():
+        records[column] = values
+    file.create_dataset(name, data=records)
+
+
+def read_table(file: h5py.File, name: str) -> pd.DataFrame:
+    """What `write_table` wrote."""
+    records = file[name][:]
+    columns = {column: records[column] for column in records.dtype.names}
+    return pd.DataFrame({column: _decoded(values) for column, values in columns.items()})
+
+
+def _decoded(values: np.ndarray) -> Any:
+    return [value.decode() for value in values] if values.dtype == object else values

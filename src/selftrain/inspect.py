@@ -1,0 +1,120 @@
+"""Tables of what is in a file of predictions, a cut or pseudo-labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pandas as pd
+
+from selftrain.confidence import BINS, log_odds_of, probability_of
+from selftrain.errors import UserError
+from selftrain.label import pseudo_labels
+from selftrain.label.pseudo_labels import PseudoLabels
+from selftrain.label.stage import CLASS_COLUMNS
+from selftrain.predict import store
+from selftrain.predict.store import Predictions
+from selftrain.select.cut import COLUMNS, Counts, at_or_above
+from selftrain.select.policies import decide, has_fixed_threshold
+from selftrain.settings.selection import LabelSettings
+
+KNOWN = "inspect reads pseudo_labels.h5, a shard of predictions, cut.csv and pseudo_labels.csv"
+
+
+def inspect(path: Path | str, *, images: bool = False, portions: Sequence[float] = ()) -> pd.DataFrame:
+    """What is in a file, told by its content and not by its name.
+
+    Args:
+        path: pseudo_labels.h5, a shard of predictions, cut.csv or pseudo_labels.csv.
+        images: one row per image instead of one per class.
+        portions: what the policy of pseudo_labels.h5 would select at each of these, from the histograms alone.
+
+    Raises:
+        UserError: the file is another one, or cannot answer.
+    """
+    path = Path(path)
+    kind = _kind(path)
+    if portions and kind != pseudo_labels.FORMAT.name:
+        raise UserError(f"{path}: does not say what other portions would select; give the pseudo_labels.h5")
+    if images and kind == "table":
+        raise UserError(f"{path}: has no images; give the pseudo_labels.h5 or a shard of predictions")
+    if kind == "table":
+        return pd.read_csv(path, dtype={"class": str, "alarm": str}, keep_default_na=False, na_values=_ABSENT)
+    if kind == store.FORMAT.name:
+        return _predictions(path, images)
+    labels = PseudoLabels(path)
+    if portions:
+        return select_portions(labels, portions)
+    return labels.images if images else labels.classes
+
+
+# A class may be called "NA"; only thresholds can be absent.
+_ABSENT = {"threshold_log_odds": [""], "threshold_probability": [""]}
+
+
+def _kind(path: Path) -> str:
+    """The format name of an HDF5 file, or "table"."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    known = (pseudo_labels.FORMAT.name, store.FORMAT.name)
+    if h5py.is_hdf5(path):
+        try:
+            with h5py.File(path, "r") as file:
+                name = file.attrs.get("format")
+        except OSError as error:
+            raise UserError(f"{path}: not a whole HDF5 file ({error})") from None
+        if name in known:
+            return name
+    elif _first_line(path) in (",".join(COLUMNS), ",".join(CLASS_COLUMNS)):
+        return "table"
+    raise UserError(f"{path}: {KNOWN}; this is none of them")
+
+
+def _first_line(path: Path) -> str:
+    with path.open("rb") as file:
+        return file.readline(1000).decode(errors="replace").strip()
+
+
+def _predictions(path: Path, images: bool) -> pd.DataFrame:
+    """Per class the predicted pixels and the median confidence; or the images and their sizes."""
+    with Predictions(path) as shard:
+        if images:
+            sizes = {"height": shard.shapes[:, 0], "width": shard.shapes[:, 1]}
+            return pd.DataFrame({"image": shard.images, **sizes})
+        histograms, classes = shard.histogram(), shard.classes
+    predicted = histograms.sum(1)
+    reaching = at_or_above(histograms) >= np.maximum(1, predicted[:, None] / 2)
+    median = reaching.sum(1) - 1
+    return pd.DataFrame(
+        {
+            "class": classes,
+            "predicted": predicted,
+            "predicted_share": predicted / max(1, predicted.sum()),
+            "median_log_odds": np.where(predicted, log_odds_of(median), np.nan),
+            "median_probability": np.where(predicted, probability_of(median), np.nan),
+        }
+    )
+
+
+def select_portions(labels: PseudoLabels, portions: Sequence[float]) -> pd.DataFrame:
+    """What each portion would select under the policy of these pseudo-labels.
+
+    One row per class: `class`, `prior`, and for each portion p the columns `p pixels` (expected), `p share` (of all
+    selected pixels) and `p threshold` (probability; empty where nothing is selected).
+    """
+    settings = LabelSettings.model_validate_json(labels.attributes["settings"]).select
+    if has_fixed_threshold(settings):
+        raise UserError(f"{labels.path}: was selected by a fixed threshold, which no portion changes")
+    if not all(0 <= portion <= 1 for portion in portions):
+        raise UserError(f"portions are numbers from 0 to 1, not {', '.join(f'{portion:g}' for portion in portions)}")
+    prior = labels.cut["prior"].to_numpy()
+    table = pd.DataFrame({"class": labels.class_names, "prior": prior})
+    for portion in portions:
+        cut = decide(settings.model_copy(update={"portion": portion}), labels.histogram, prior)
+        pixels: Counts = cut.kept(labels.histogram)
+        table[f"{portion:g} pixels"] = pixels
+        table[f"{portion:g} share"] = pixels / max(1, pixels.sum())
+        table[f"{portion:g} threshold"] = np.where(cut.threshold < BINS, probability_of(cut.threshold), np.nan)
+    return table

@@ -1,0 +1,1 @@
+"""Networks: encoders, decoders, and model files that hold all that predicting needs."""

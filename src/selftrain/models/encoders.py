@@ -1,0 +1,122 @@
+"""Encoders are timm's, by name."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import logging
+import math
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from selftrain.errors import UserError
+from selftrain.models.states import few, read_state
+from selftrain.settings.model import ModelSettings
+
+log = logging.getLogger(__name__)
+logging.getLogger("timm").setLevel(logging.ERROR)  # a classifier left out of an encoder is no news
+
+FINE_STRIDE = 4
+"""Stride of the finer map that a decoder gets beside the last one."""
+
+
+class Encoder(nn.Module):
+    """(B, 3, H, W) to two feature maps: a fine one (stride 4 where there is one) and the last.
+
+    `channels` and `strides` are pairs in the same order; `strides` are the real ones, whatever was asked for.
+    """
+
+    def __init__(self, settings: ModelSettings, *, load_weights: bool) -> None:
+        super().__init__()
+        self.body: Any = _create(settings, load_weights=load_weights)
+        reductions = self.body.feature_info.reduction()
+        self.fine = next((i for i, stride in enumerate(reductions) if stride >= FINE_STRIDE), len(reductions) - 1)
+        self.channels = tuple(self.body.feature_info.channels()[i] for i in (self.fine, -1))
+        self.strides = tuple(reductions[i] for i in (self.fine, -1))
+        self.patch = _patch(settings.encoder, reductions)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (fine, last); where the network works in patches, the image is stretched to whole ones."""
+        whole = [math.ceil(length / self.patch) * self.patch for length in images.shape[-2:]]
+        if whole != list(images.shape[-2:]):
+            images = F.interpolate(images, size=whole, mode="bilinear", align_corners=False)
+        features = self.body(images)
+        return features[self.fine], features[-1]
+
+
+def _patch(name: str, reductions: list[int]) -> int:
+    """The size that inputs must be multiples of: a transformer's one stride, else 1."""
+    return reductions[0] if len(set(reductions)) == 1 else 1
+
+
+def _create(settings: ModelSettings, *, load_weights: bool) -> Any:
+    name = settings.encoder
+    if not timm.is_model(name):
+        near = difflib.get_close_matches(name, timm.list_models(), n=3)
+        raise UserError(f"model.encoder: timm has no '{name}'; near: {', '.join(near) or 'see timm.list_models()'}")
+    options: dict[str, Any] = {"features_only": True}
+    if "dynamic_img_size" in _accepted(name):
+        options["dynamic_img_size"] = True
+    if not load_weights or settings.weights is None:
+        return _of_stride(name, settings.output_stride, options)
+    if settings.weights == "hub":
+        return _from_hub(settings, options | {"pretrained": True})
+    return _from_file(settings, options | {"pretrained": True})
+
+
+def _from_hub(settings: ModelSettings, options: dict[str, Any]) -> Any:
+    try:
+        return _of_stride(settings.encoder, settings.output_stride, options)
+    except (RuntimeError, OSError) as error:
+        raise UserError(f"model.weights: timm's hub gives no weights for '{settings.encoder}': {error}") from None
+
+
+def _from_file(settings: ModelSettings, options: dict[str, Any]) -> Any:
+    file = Path(str(settings.weights))
+    state = read_state(file)
+    try:
+        # timm brings weights of its own earlier names and sizes into shape.
+        overlay = {"state_dict": dict(state)}
+        body = _of_stride(settings.encoder, settings.output_stride, options | {"pretrained_cfg_overlay": overlay})
+    except (RuntimeError, KeyError) as error:
+        raise UserError(f"model.weights: {file} does not fit '{settings.encoder}': {error}") from None
+    _tell_missing(body, state, file, settings.encoder)
+    return body
+
+
+def _tell_missing(body: nn.Module, state: dict[str, Tensor], file: Path, encoder: str) -> None:
+    """Say which weights are not those of the file, since timm skips other names without a word."""
+    own = {name: weight for name, weight in body.named_parameters() if weight.ndim > 1}
+    missing = [name for name, weight in own.items() if not any(_same(weight, theirs) for theirs in state.values())]
+    if len(missing) == len(own):
+        raise UserError(f"model.weights: {file}: no weight in it fits '{encoder}'; it has {few(state)}")
+    if missing:
+        log.warning("%s: new values for %s", file, few(missing))
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and torch.equal(one, other.to(one.dtype))
+
+
+def _of_stride(name: str, stride: int, options: dict[str, Any]) -> Any:
+    """The network at the asked stride, or at its own where it has no choice."""
+    try:
+        return timm.create_model(name, output_stride=stride, **options)
+    except (TypeError, NotImplementedError, AssertionError):
+        return timm.create_model(name, **options)
+
+
+def _accepted(name: str) -> set[str]:
+    """Parameter names of the class behind a timm model, as far as its entry point tells."""
+    source = inspect.getsource(inspect.getmodule(timm.model_entrypoint(name)))  # type: ignore[arg-type]
+    return {"dynamic_img_size"} if "dynamic_img_size" in source else set()
+
+
+def describe(encoder: Encoder) -> dict[str, object]:
+    """What a manifest says of an encoder."""
+    return {"channels": list(encoder.channels), "strides": list(encoder.strides)}

@@ -1,0 +1,108 @@
+"""Model files: safetensors with all that predicting needs, and starting from somebody else's weights."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from selftrain import artifacts
+from selftrain.errors import UserError
+from selftrain.models.segmenter import Segmenter
+from selftrain.models.states import few, not_finite, read_state
+from selftrain.settings.data import Color
+from selftrain.settings.model import ModelSettings
+
+log = logging.getLogger(__name__)
+
+FORMAT = "selftrain-model"
+VERSION = 1
+
+PLACES = ("", "encoder.network.", "encoder.body.")
+"""Where a segmenter keeps the weights of a file: as they are named, in a user's own network, in a timm encoder."""
+
+
+def save(
+    path: Path,
+    model: Segmenter,
+    settings: ModelSettings,
+    classes: tuple[str, ...],
+    step: int,
+    colors: Sequence[Color] | None = None,
+) -> None:
+    """Write weights and the metadata to use them: architecture, classes, normalization, step."""
+    about = {
+        "format": FORMAT,
+        "version": VERSION,
+        "model": settings.model_dump(mode="json"),
+        "classes": classes,
+        "colors": colors,
+        "step": step,
+    }
+    # Copies, because safetensors refuses weights that two layers of a user's network share.
+    layout = torch.contiguous_format
+    tensors = {name: tensor.detach().cpu().clone(memory_format=layout) for name, tensor in model.state_dict().items()}
+    with artifacts.writing(path) as temporary:
+        save_file(tensors, temporary, metadata={"selftrain": json.dumps(about, sort_keys=True)})
+
+
+def read_about(path: Path) -> dict[str, Any]:
+    """The metadata of a model file that `save` wrote."""
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+    except (OSError, safetensors.SafetensorError) as error:
+        raise UserError(f"{path}: not a readable model file ({error})") from None
+    if "selftrain" not in metadata:
+        raise UserError(f"{path}: safetensors without selftrain's metadata; name it under 'start:' to train from it")
+    about = json.loads(metadata["selftrain"])
+    if about["version"] != VERSION:
+        raise UserError(f"{path}: model file of version {about['version']}; this selftrain reads version {VERSION}")
+    return about
+
+
+def load(path: Path) -> tuple[Segmenter, dict[str, Any]]:
+    """The network in a model file, ready to predict, and the file's metadata."""
+    about = read_about(path)
+    model = Segmenter(ModelSettings(**about["model"]), len(about["classes"]), load_weights=False)
+    try:
+        model.load_state_dict(load_file(path))
+    except RuntimeError as error:
+        raise UserError(f"{path}: weights do not fit the architecture it names: {error}") from None
+    if broken := not_finite(model):
+        raise UserError(f"{path}: NaN or infinite weights in {broken}; train it again")
+    return model.eval(), about
+
+
+def start_from(model: Segmenter, path: Path) -> None:
+    """Copy all weights of a file that fit; what does not (a head of other classes) keeps its new values, and is told.
+
+    Args:
+        model: changed in place.
+        path: a model file, any safetensors, or a state dict saved by torch (read with weights_only); of a whole
+            segmenter, of a user's own network, or of a timm encoder.
+    """
+    ours, state = model.state_dict(), read_state(path)
+    places = [{place + name: tensor for name, tensor in state.items()} for place in PLACES]
+    theirs = max(places, key=lambda placed: len(_fitting(placed, ours)))
+    fitting = _fitting(theirs, ours)
+    if not fitting:
+        raise UserError(f"{path}: no weight fits the model; it has {few(state)}, the model has {few(ours)}")
+    model.load_state_dict(fitting, strict=False)
+    for verb, names in (
+        ("new values for", ours.keys() - fitting.keys()),
+        ("not used:", theirs.keys() - fitting.keys()),
+    ):
+        if names:
+            log.warning("%s: %s %s", path, verb, few(names))
+
+
+def _fitting(theirs: dict[str, Tensor], ours: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in theirs.items() if name in ours and ours[name].shape == tensor.shape}

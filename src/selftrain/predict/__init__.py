@@ -1,0 +1,1 @@
+"""From a model and images to a class and its confidence per pixel."""

@@ -1,0 +1,92 @@
+"""Using a model: masks for a folder of images, with nothing but the model file."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from tqdm import tqdm
+
+from selftrain import artifacts
+from selftrain.confidence import probability_of
+from selftrain.data.augmentation import to_tensor
+from selftrain.data.palette import palette
+from selftrain.data.reading import read_image
+from selftrain.devices import leased_device
+from selftrain.errors import UserError
+from selftrain.models import files
+from selftrain.predict.forward import predict
+from selftrain.settings.data import Size
+from selftrain.settings.prediction import PredictionSettings
+
+log = logging.getLogger(__name__)
+
+ENDINGS = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+
+
+def predict_folder(
+    model: Path,
+    images: Path,
+    output: Path,
+    settings: PredictionSettings,
+    *,
+    size: Size | None = None,
+    confidence: bool = False,
+) -> None:
+    """Write a palette PNG of class indices for each image, at the image's own size.
+
+    Args:
+        model: a model file.
+        images: an image, or a folder of them, searched with its subfolders, which the output repeats.
+        output: the folder of masks; made if it is not there.
+        settings: one pass or the average of several.
+        size: working height and width; none: each image's own.
+        confidence: also write NAME.confidence.png, gray, 255 times the probability of the predicted class.
+    """
+    found = _images(images)
+    if output.resolve() == (images if images.is_dir() else images.parent).resolve():
+        raise UserError(f"{output}: the masks would take the place of the images; name another folder")
+    with leased_device():
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        network, about = files.load(model)
+        network.to(device)
+        colors = palette(len(about["classes"]), about["colors"])
+        for relative, file in tqdm(found.items(), disable=None, desc="predict", unit="image"):
+            own = read_image(file)
+            pixels = own if size is None else read_image(file, size)
+            batch = to_tensor(pixels)[None].to(device)
+            classes, bins = predict(network, batch, settings, own.shape[:2])
+            _save(output / relative.with_suffix(".png"), classes[0].cpu().numpy(), colors)
+            if confidence:
+                probability = probability_of(bins[0].cpu().numpy())
+                _save(output / relative.with_suffix(".confidence.png"), np.rint(255 * probability).astype(np.uint8))
+    log.info("%d masks in %s", len(found), output)
+
+
+def _images(images: Path) -> dict[Path, Path]:
+    """Image files by their path below the folder, without two that would give one mask."""
+    if images.is_file():
+        return {Path(images.name): images}
+    if not images.is_dir():
+        raise UserError(f"{images}: no such image or folder")
+    files = sorted(path for path in images.rglob("*") if path.suffix.lower() in ENDINGS)
+    if not files:
+        raise UserError(f"{images}: no images ({', '.join(ENDINGS)}) in this folder")
+    found: dict[Path, Path] = {}
+    for file in files:
+        relative = file.relative_to(images).with_suffix("")
+        if relative in found:
+            raise UserError(f"{file}: its mask would have the name of that of {found[relative]}; rename one")
+        found[relative] = file
+    return {Path(f"{relative}.png"): file for relative, file in found.items()}
+
+
+def _save(path: Path, pixels: np.ndarray, colors: list[int] | None = None) -> None:
+    picture = Image.fromarray(pixels)
+    if colors is not None:
+        picture.putpalette(colors)
+    with artifacts.writing(path) as temporary:
+        picture.save(temporary)

@@ -1,0 +1,60 @@
+"""Images of a split in batches, read ahead while the model works."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from selftrain.data.augmentation import to_tensor
+from selftrain.data.reading import read_image
+from selftrain.settings.data import Size
+
+AHEAD = 2
+"""Batches read while another is predicted."""
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images of one size: positions in their table, and uint8 (B, 3, h, w)."""
+
+    positions: list[int]
+    pixels: Tensor
+
+
+def working_sizes(table: pd.DataFrame, size: Size | None) -> list[Size]:
+    """Height and width at which each image of a table is worked on."""
+    own = list(zip(table.height.astype(int), table.width.astype(int), strict=True))
+    return [size] * len(own) if size is not None else own
+
+
+def shard_of(count: int, batch_size: int, shard: int, shards: int) -> range:
+    """The positions of one shard: whole batches, cut by the images' global numbers, so any split gives equal bytes."""
+    batches = -(-count // batch_size)
+    first, last = (batches * part // shards * batch_size for part in (shard, shard + 1))
+    return range(min(first, count), min(last, count))
+
+
+def batched(table: pd.DataFrame, size: Size | None, batch_size: int, positions: range) -> Iterator[Images]:
+    """The images at `positions`, in batches formed by global number; within one, each size goes alone."""
+    sizes = working_sizes(table, size)
+    batches = [list(group) for _, group in groupby(positions, key=lambda position: position // batch_size)]
+    alike = [list(group) for batch in batches for _, group in groupby(batch, key=lambda at: sizes[at])]
+    files = [Path(file) for file in table.image_file]
+
+    def read(group: list[int]) -> Images:
+        return Images(group, torch.stack([to_tensor(read_image(files[at], size)) for at in group]))
+
+    with ThreadPoolExecutor(1) as pool:
+        pending = [pool.submit(read, group) for group in alike[:AHEAD]]
+        for number in range(len(alike)):
+            if number + AHEAD < len(alike):
+                pending.append(pool.submit(read, alike[number + AHEAD]))
+            yield pending[number].result()
+            pending[number] = None  # type: ignore[call-overload]

@@ -1,0 +1,162 @@
+"""Files of predictions: per pixel the class and the bin of its confidence, per class a histogram of bins."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from selftrain import hdf5
+from selftrain.confidence import BINS
+from selftrain.errors import UserError
+from selftrain.settings.data import IGNORE
+
+Plane = npt.NDArray[np.integer]
+
+FORMAT = hdf5.Format("selftrain-predictions", 1, "run predict again to make it")
+FILTERS = {"compression": "lzf", "shuffle": True}
+
+
+class PredictionWriter:
+    """Writes one shard: `class` uint8 and `confidence` uint16 (N, H, W), `histogram` int64 (C, BINS), names, shapes.
+
+    Args:
+        path: the file, which appears under this name when the block ends well.
+        names: the N images of this shard.
+        shapes: their true (height, width).
+        canvas: (H, W), at least every shape of the *whole split*, so that all shards have the same chunks.
+        classes: the C class names.
+        attributes: what else to say in the file's attributes: `model` (digest), mode, ...
+
+    >>> with PredictionWriter("/tmp/selftrain-doctest.h5", names=["a"], shapes=[(2, 3)], canvas=(4, 4),
+    ...                       classes=("road", "sky"), attributes={"model": "0f"}) as writer:
+    ...     writer.write(0, np.ones((2, 3), np.uint8), np.full((2, 3), 4096, np.uint16))
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        *,
+        names: Sequence[str],
+        shapes: Sequence[tuple[int, int]],
+        canvas: tuple[int, int],
+        classes: Sequence[str],
+        attributes: Mapping[str, Any],
+    ) -> None:
+        self._path, self._names, self._classes, self._attributes = path, names, classes, attributes
+        self._shapes = np.array(shapes, np.int32).reshape(-1, 2)
+        if (self._shapes > canvas).any():
+            raise ValueError(f"an image is larger than the canvas {canvas}")
+        self._size = (len(names), *canvas)
+        self._written = np.zeros(len(names), bool)
+        self._histogram = np.zeros((len(classes), BINS), np.int64)
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        self._file = self._stack.enter_context(FORMAT.create(self._path))
+        self._file.attrs["classes"] = json.dumps(list(self._classes))
+        self._file.attrs.update(self._attributes)
+        hdf5.write_names(self._file, "images", self._names)
+        self._file["shapes"] = self._shapes
+        self._class = hdf5.create_planes(self._file, "class", np.uint8, self._size, IGNORE, **FILTERS)
+        self._confidence = hdf5.create_planes(self._file, "confidence", np.uint16, self._size, 0, **FILTERS)
+        return self
+
+    def write(self, position: int, classes: Plane, bins: Plane) -> None:
+        """Write the image at `position` of this shard: (h, w) class ids (255: no prediction) and bins."""
+        height, width = self._shapes[position]
+        if classes.shape != (height, width) or bins.shape != (height, width):
+            raise ValueError(f"{self._names[position]} is {height}x{width}, not {classes.shape}, {bins.shape}")
+        self._class[position, :height, :width] = classes
+        self._confidence[position, :height, :width] = bins
+        self._histogram += histogram(classes, bins, len(self._classes))
+        self._written[position] = True
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._stack:
+            if kind is not None:
+                self._stack.__exit__(kind, error, trace)
+            elif not self._written.all():
+                raise ValueError(f"{self._path}: {(~self._written).sum()} images were not written")
+            else:
+                self._file.create_dataset("histogram", data=self._histogram, compression="gzip", shuffle=True)
+
+
+def histogram(classes: Plane, bins: Plane, count: int) -> npt.NDArray[np.int64]:
+    """How many pixels of each class have each bin, (count, BINS); class 255 is left out."""
+    cells = classes.astype(np.int32) * BINS + bins
+    if (classes == IGNORE).any():
+        cells = cells[classes != IGNORE]
+    return np.bincount(cells.ravel(), minlength=count * BINS).reshape(count, BINS)
+
+
+class Predictions:
+    """Reads one shard, an image at a time; close it, or use it in a `with` block.
+
+    Attributes:
+        images: the N names.
+        shapes: true sizes, int32 (N, 2).
+        canvas: (H, W), the padded size.
+        attributes: all attributes of the file.
+
+    Raises:
+        UserError: the file is missing, cut short, of another format, or of other classes than `classes`.
+    """
+
+    def __init__(self, path: Path | str, classes: Sequence[str] | None = None) -> None:
+        self.path = path
+        self._file = FORMAT.open(path)
+        self.attributes = dict(self._file.attrs)
+        self.classes = tuple(json.loads(self.attributes["classes"]))
+        if classes is not None and self.classes != tuple(classes):
+            self.close()
+            raise UserError(f"{path}: predicts {self.classes}, not {tuple(classes)}; {FORMAT.remedy}")
+        self.images = hdf5.read_names(self._file, "images")
+        self.shapes: npt.NDArray[np.int32] = self._file["shapes"][:]
+        # Reading through a kept dataset is twelve times as fast as looking it up for every image.
+        self._class: h5py.Dataset = self._file["class"]
+        self._confidence: h5py.Dataset = self._file["confidence"]
+        self.canvas: tuple[int, int] = self._class.shape[1:]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def read(self, position: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint16]]:
+        """Class ids and bins of one image, (h, w) each, without padding."""
+        height, width = self.shapes[position]
+        return self._class[position, :height, :width], self._confidence[position, :height, :width]
+
+    def histogram(self) -> npt.NDArray[np.int64]:
+        """Valid pixels by class and bin, (C, BINS)."""
+        return self._file["histogram"][:]
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def read_histograms(paths: Iterable[Path | str], classes: Sequence[str] | None = None) -> npt.NDArray[np.int64]:
+    """The summed histograms of all shards, (C, BINS); of `classes`, if these are given, else UserError."""
+    total: npt.NDArray[np.int64] | None = None
+    for path in paths:
+        with Predictions(path, classes) as shard:
+            classes = shard.classes
+            total = shard.histogram() if total is None else total + shard.histogram()
+    if total is None:
+        raise UserError("no files of predictions were given")
+    return total

@@ -1,0 +1,1 @@
+"""One loop for every kind of training; what differs is an algorithm."""

@@ -1,0 +1,295 @@
+"""The train stage: one loop for every kind of training."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning_fabric
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from selftrain import artifacts, randomness, registry
+from selftrain.data.batches import Batch, Batches, Stream, unbatched
+from selftrain.devices import leased_device
+from selftrain.errors import UserError
+from selftrain.manifest import manifest
+from selftrain.models import files
+from selftrain.models.segmenter import Segmenter
+from selftrain.models.states import not_finite
+from selftrain.settings.config import MachineSettings
+from selftrain.settings.training import OptimizerSettings, TrainStageSettings
+from selftrain.train.algorithms import Algorithm
+from selftrain.train.resume import Resume, resumable
+from selftrain.train.teacher import Teacher
+
+log = logging.getLogger(__name__)
+
+LOGGED_EVERY = 10
+"""Steps that a row of train.csv averages over, and between which a checkpoint is possible."""
+
+
+@dataclass(frozen=True)
+class TrainFiles:
+    """What a training reads and writes."""
+
+    labeled: Path
+    """images.csv of the labeled split."""
+    model: Path
+    table: Path
+    manifest: Path
+    resume: Path
+    """The folder of all resume states."""
+    start: Path | None = None
+    """Weights to start from."""
+    weights: Path | None = None
+    """The encoder's weights, where the settings name a file."""
+    unlabeled: Path | None = None
+    """images.csv of the unlabeled split."""
+    pseudo_labels: Path | None = None
+
+    def inputs(self) -> dict[str, Path | None]:
+        """Every file whose content the result depends on."""
+        return {name: getattr(self, name) for name in ("labeled", "start", "weights", "unlabeled", "pseudo_labels")}
+
+
+def train(settings: TrainStageSettings, paths: TrainFiles, machine: MachineSettings, code: str = "") -> None:
+    """Train a model and write it, the table of its losses and its manifest.
+
+    Args:
+        settings: all that the result depends on beside the files.
+        paths: inputs and outputs.
+        machine: threads, workers, seconds between checkpoints.
+        code: digest of the code, so that a changed method does not go on from another's checkpoint.
+
+    Raises:
+        UserError: inputs that do not fit, or a loss that is not finite.
+    """
+    torch.set_num_threads(machine.threads)
+    torch.use_deterministic_algorithms(settings.train.deterministic)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it, cuBLAS refuses to be deterministic
+    digests = {name: artifacts.digest_file(path) for name, path in paths.inputs().items() if path is not None}
+    key = artifacts.digest([settings.model_dump(mode="json"), code, digests])
+    with leased_device(), resumable(paths.resume, key, machine.checkpoint_seconds) as resume:
+        fabric = lightning_fabric.Fabric(accelerator="auto", devices=1, precision=settings.train.precision)
+        run = _Run(settings, paths, fabric)
+        batches = _batches(settings, paths, run.algorithm)
+        run.go_on_from(resume.load())
+        started = time.monotonic()
+        _steps(run, batches, resume, machine)
+        _write(run, paths, machine, time.monotonic() - started)
+
+
+class _Run:
+    """Everything that changes while training: weights, optimizer, teacher, and the rows written so far."""
+
+    def __init__(self, settings: TrainStageSettings, paths: TrainFiles, fabric: lightning_fabric.Fabric) -> None:
+        self.settings, self.fabric = settings, fabric
+        train = settings.train
+        self.place = (settings.seed, settings.round)
+        self.classes = settings.labeled.classes
+        if train.class_weights is not None and len(train.class_weights) != len(self.classes):
+            raise UserError(f"class_weights: {len(train.class_weights)} for {len(self.classes)} classes")
+        weights = None if train.class_weights is None else torch.tensor(train.class_weights, device=fabric.device)
+        build = registry.load(registry.ALGORITHMS, settings.algorithm.name)
+        self.algorithm: Algorithm = build(settings.algorithm, weights)
+        torch.manual_seed(randomness.key(*self.place, "initial weights"))
+        self.segmenter = Segmenter(settings.model, len(self.classes), load_weights=paths.start is None)
+        if paths.start is not None:
+            files.start_from(self.segmenter, paths.start)
+        memory = torch.channels_last if train.channels_last else torch.contiguous_format
+        self.segmenter = self.segmenter.to(memory_format=memory)
+        optimizer = _optimizer(self.segmenter, train.optimizer)
+        self.model, self.optimizer = fabric.setup(self.segmenter, optimizer)
+        self.teacher = None if train.ema is None else Teacher(self.segmenter, train.ema)
+        self.step, self.rows = 0, list[dict[str, float]]()
+        self.steps = _length(settings, paths, self.algorithm)
+
+    def advance(self, batches: dict[str, Batch]) -> dict[str, Tensor]:
+        """One optimizer step; returns the terms of its loss."""
+        train = self.settings.train
+        torch.manual_seed(randomness.key(*self.place, "dropout", self.step))
+        rate = _set_learning_rate(self.optimizer, train.optimizer, self.step, self.steps)
+        terms = self.algorithm.terms(self.model, batches, self.step)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.fabric.backward(sum(terms.values(), start=torch.zeros((), device=self.fabric.device)))
+        if train.clip_gradient is not None:
+            self.fabric.clip_gradients(self.model, self.optimizer, max_norm=train.clip_gradient)
+        self.optimizer.step()
+        if self.teacher is not None:
+            self.teacher.update(self.segmenter, self.step)
+        self.step += 1
+        return {name: term.detach() for name, term in terms.items()} | {"learning_rate": torch.tensor(rate)}
+
+    def state(self) -> dict[str, Any]:
+        """All that resuming needs; random draws need the step alone."""
+        teacher = None if self.teacher is None else self.teacher.model.state_dict()
+        return {
+            "step": self.step,
+            "rows": self.rows,
+            "model": self.segmenter.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "teacher": teacher,
+            "precision": self.fabric.strategy.precision.state_dict(),
+        }
+
+    def go_on_from(self, state: dict[str, Any] | None) -> None:
+        """Take over a state saved earlier, if there is one."""
+        if state is None:
+            return
+        self.step, self.rows = state["step"], state["rows"]
+        self.segmenter.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.fabric.strategy.precision.load_state_dict(state["precision"])
+        if self.teacher is not None:
+            self.teacher.model.load_state_dict(state["teacher"])
+
+    def result(self) -> Segmenter:
+        """The network that is saved: the student, or its teacher where that is asked for."""
+        teacher = self.teacher is not None and self.settings.train.evaluate == "teacher"
+        return self.teacher.model if teacher else self.segmenter  # type: ignore[union-attr,return-value]
+
+
+def _steps(run: _Run, batches: Batches, resume: Resume, machine: MachineSettings) -> None:
+    """The loop. Losses are looked at once in a while, so that a GPU seldom waits for the look."""
+    loader = DataLoader(
+        batches,
+        batch_size=None,
+        sampler=range(run.step, run.steps),
+        num_workers=machine.workers,
+        collate_fn=unbatched,  # type: ignore[arg-type]
+        pin_memory=run.fabric.device.type == "cuda",
+    )
+    run.model.train()
+    unseen: list[_Step] = []
+    started = time.monotonic()
+    quiet = not sys.stderr.isatty()
+    for loaded in tqdm(loader, initial=run.step, total=run.steps, disable=quiet, desc="train", unit="step"):
+        terms = run.advance({name: batch.to(run.fabric.device) for name, batch in loaded.items()})
+        unseen.append(_Step(run.step, terms, [name for batch in loaded.values() for name in batch.names]))
+        if run.step % LOGGED_EVERY and run.step < run.steps:
+            continue
+        run.rows.append(_row(unseen, time.monotonic() - started))
+        unseen, started = [], time.monotonic()
+        if resume.is_due() and run.step < run.steps:
+            resume.save(run.state())
+        if quiet and run.step % max(LOGGED_EVERY, run.steps // 10) < LOGGED_EVERY:
+            log.info("step %d of %d: %s", run.step, run.steps, _told(run.rows[-1]))
+
+
+@dataclass(frozen=True)
+class _Step:
+    """A step that was taken but whose loss was not yet looked at."""
+
+    number: int
+    terms: dict[str, Tensor]
+    images: list[str]
+
+
+def _row(steps: list[_Step], seconds: float) -> dict[str, float]:
+    """The means over some steps, a row of train.csv; the first loss that is not finite ends the training."""
+    for step in steps:
+        for name, term in step.terms.items():
+            if not math.isfinite(term.item()):
+                raise UserError(
+                    f"step {step.number}: the loss '{name}' is {term.item()}; images: {', '.join(step.images)}. "
+                    "Lower the learning rate, set clip_gradient, or look at these images and labels"
+                )
+    means = {name: sum(step.terms[name].item() for step in steps) / len(steps) for name in steps[0].terms}
+    images = sum(len(step.images) for step in steps)
+    return {"step": steps[-1].number, **means, "images_per_second": round(images / max(seconds, 1e-9), 2)}
+
+
+def _told(row: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:.4g}" for name, value in row.items() if name != "step")
+
+
+def _optimizer(model: Segmenter, settings: OptimizerSettings) -> torch.optim.Optimizer:
+    factors = {"encoder": 1.0, "decoder": settings.decoder_lr_factor}
+    groups = [
+        {"params": parameters, "lr": settings.lr * factors[part], "factor": factors[part]}
+        for part, parameters in model.parts().items()
+        if parameters
+    ]
+    if settings.name == "sgd":
+        return torch.optim.SGD(groups, momentum=settings.momentum, weight_decay=settings.weight_decay)
+    return torch.optim.AdamW(groups, weight_decay=settings.weight_decay)
+
+
+def _set_learning_rate(optimizer: torch.optim.Optimizer, settings: OptimizerSettings, step: int, steps: int) -> float:
+    """The polynomial schedule (thesis eq. 2.6); returns the encoder's rate."""
+    rate = settings.lr * (1 - step / steps) ** settings.power
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["factor"]
+    return rate
+
+
+def _batches(settings: TrainStageSettings, paths: TrainFiles, algorithm: Algorithm) -> Batches:
+    streams = {name: _stream(name, settings, paths) for name in algorithm.streams}
+    sizes = _sizes(settings.train.batch_size, algorithm.streams)
+    place = (settings.seed, settings.round)
+    return Batches(streams, sizes, settings.train.augmentation, settings.model.mean, place)
+
+
+def _stream(name: str, settings: TrainStageSettings, paths: TrainFiles) -> Stream:
+    if name == "labeled":
+        return Stream(paths.labeled, settings.labeled)
+    if paths.unlabeled is None or paths.pseudo_labels is None:
+        raise UserError(f"algorithm '{settings.algorithm.name}' needs the unlabeled split and its pseudo-labels")
+    from selftrain.label.pseudo_labels import PseudoLabels
+
+    pseudo_labels = PseudoLabels(paths.pseudo_labels)
+    stream = Stream(paths.unlabeled, settings.unlabeled, pseudo_labels.label)
+    if list(pseudo_labels.names) != stream.names:
+        raise UserError(f"{paths.pseudo_labels}: its images are not those of {paths.unlabeled}; make it again")
+    return stream
+
+
+def _sizes(batch_size: int, shares: dict[str, float]) -> dict[str, int]:
+    """Images a step per stream; what halves leave over goes to the first stream."""
+    sizes = {name: int(batch_size * share) for name, share in shares.items()}
+    sizes[next(iter(sizes))] += batch_size - sum(sizes.values())
+    empty = [name for name, size in sizes.items() if size == 0]
+    if empty:
+        raise UserError(
+            f"train.batch_size: {batch_size} leaves none for the stream '{empty[0]}'; {len(shares)} or more"
+        )
+    return sizes
+
+
+def _length(settings: TrainStageSettings, paths: TrainFiles, algorithm: Algorithm) -> int:
+    """Steps of the training; epochs are of the stream whose images are those of the split `epochs_of`."""
+    train = settings.train
+    if train.epochs is None:
+        return train.steps or 0
+    stream = "labeled" if train.epochs_of == "labeled" else "pseudo_labeled"
+    table = paths.labeled if train.epochs_of == "labeled" else paths.unlabeled
+    sizes = _sizes(train.batch_size, algorithm.streams)
+    if stream not in sizes or table is None:
+        raise UserError(f"train.epochs_of: the algorithm '{settings.algorithm.name}' sees no {train.epochs_of} images")
+    return math.ceil(train.epochs * len(pd.read_csv(table)) / sizes[stream])
+
+
+def _write(run: _Run, paths: TrainFiles, machine: MachineSettings, seconds: float) -> None:
+    settings = run.settings
+    if broken := not_finite(run.result()):
+        raise UserError(f"step {run.step}: NaN or infinite weights in {broken}; lower the learning rate")
+    facts = {
+        "device": str(run.fabric.device),
+        "device_name": torch.cuda.get_device_name() if run.fabric.device.type == "cuda" else "cpu",
+        "threads": machine.threads,
+        "seconds": round(seconds, 1),
+        "network": run.segmenter.describe(),
+    }
+    artifacts.write_csv(paths.table, pd.DataFrame(run.rows, columns=None if run.rows else ["step"]))
+    artifacts.write_json(paths.manifest, manifest(settings.model_dump(mode="json"), paths.inputs(), **facts))
+    files.save(paths.model, run.result(), settings.model, run.classes, run.step, settings.colors)

@@ -1,0 +1,492 @@
+import json
+import logging
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import tiny
+import torch
+from safetensors.torch import load, load_file
+from torch import nn
+
+from selftrain.data.batches import Batch
+from selftrain.errors import UserError
+from selftrain.models import files
+from selftrain.models.segmenter import Segmenter
+from selftrain.settings.config import MachineSettings
+from selftrain.settings.model import ModelSettings
+from selftrain.settings.training import OptimizerSettings, SelfTrainingSettings
+from selftrain.train import stage
+from selftrain.train.algorithms.self_training import SelfTraining
+from selftrain.train.algorithms.supervised import Supervised
+from selftrain.train.losses import cross_entropy
+from selftrain.train.stage import train
+from selftrain.train.teacher import Teacher
+
+
+@pytest.fixture(scope="module")
+def labeled(tmp_path_factory):
+    return tiny.split(tmp_path_factory.mktemp("data") / "labeled")
+
+
+@pytest.fixture(scope="module")
+def pseudo_labeled(labeled):
+    """Inputs of self-training: an unlabeled split of seven and pseudo-labels for it."""
+    folder = labeled.parent.parent
+    unlabeled = tiny.split(folder / "unlabeled", (tiny.SIZE,) * 7, seed=1, label_files=False)
+    names = pd.read_csv(unlabeled).image.to_list()
+    labels = [tiny.blocks(tiny.SIZE, 1000 + number) for number in range(7)]
+    return {
+        "unlabeled": unlabeled,
+        "pseudo_labels": tiny.write_pseudo_labels(folder / "pseudo_labels.h5", names, labels),
+    }
+
+
+@pytest.fixture
+def run(tmp_path, labeled):
+    """Trains in a folder of its own below `tmp_path` and returns its files."""
+
+    def train_in(name, settings, machine=tiny.NOW, code="", **inputs):
+        paths = tiny.outputs(tmp_path / name, **{"labeled": labeled} | inputs)
+        train(settings, paths, machine, code)
+        return paths
+
+    return train_in
+
+
+class Killed(BaseException):
+    """As good as a kill for what the process has written until then."""
+
+
+@pytest.fixture
+def kill(monkeypatch):
+    """Lets the next training end after so many steps of its own."""
+    advance = stage._Run.advance
+
+    def after(steps):
+        left = iter(range(steps))
+
+        def dying(self, batches):
+            if next(left, None) is None:
+                raise Killed
+            return advance(self, batches)
+
+        monkeypatch.setattr(stage._Run, "advance", dying)
+
+    yield after
+    monkeypatch.setattr(stage._Run, "advance", advance)
+
+
+# What is learned
+
+
+def test_the_loss_falls_and_the_model_predicts_the_toy(run, labeled):
+    paths = run("learn", tiny.stage(steps=120, augmentation={"jitter_probability": 0}))
+    losses = pd.read_csv(paths.table).labeled
+    assert losses.iloc[-3:].mean() < 0.4 * losses.iloc[0]
+    assert list(paths.resume.iterdir()) == []
+
+
+@pytest.mark.parametrize("forwards", ["joint", "separate"])
+def test_self_training_learns_from_both(run, pseudo_labeled, forwards):
+    settings = tiny.stage({"name": "self_training", "forwards": forwards}, steps=60)
+    table = pd.read_csv(run(forwards, settings, **pseudo_labeled).table)
+    columns = ["step", "labeled", "pseudo_labeled", "learning_rate", "images_per_second"]
+    assert table.columns.to_list() == columns
+    assert (table.iloc[-1][["labeled", "pseudo_labeled"]] < table.iloc[0][["labeled", "pseudo_labeled"]]).all()
+
+
+def test_pseudo_labels_of_other_images_are_refused(run, pseudo_labeled, labeled):
+    with pytest.raises(UserError, match="its images are not those of"):
+        run("other", tiny.stage("self_training"), **pseudo_labeled | {"unlabeled": labeled})
+    with pytest.raises(UserError, match="needs the unlabeled split and its pseudo-labels"):
+        run("none", tiny.stage("self_training"))
+
+
+def test_the_table_and_the_manifest(run, labeled):
+    paths = run("facts", tiny.stage(steps=25), machine=MachineSettings(threads=1))
+    table = pd.read_csv(paths.table)
+    assert table.columns.to_list() == ["step", "labeled", "learning_rate", "images_per_second"]
+    assert table.step.to_list() == [10, 20, 25]
+    assert (table.images_per_second > 0).all() and table.learning_rate.is_monotonic_decreasing
+    told = json.loads(paths.manifest.read_text())
+    assert told["settings"] == tiny.stage(steps=25).model_dump(mode="json")
+    assert set(told["inputs"]) == {"labeled"} and len(told["inputs"]["labeled"]) == 16
+    assert {"torch", "timm", "numpy"} <= set(told["packages"])
+    assert (told["device"], told["threads"]) == ("cpu", 1) or torch.cuda.is_available()
+    assert {"selftrain", "commit", "python", "machine", "device_name", "seconds"} <= set(told)
+    assert told["network"]["parameters"] == sum(p.numel() for p in tiny.network(3).parameters())
+    assert files.read_about(paths.model)["step"] == 25
+    files.load(paths.model)
+
+
+def test_equal_seeds_are_bit_equal_and_workers_change_nothing(run):
+    settings = tiny.stage(steps=12)
+    one, again, helped, other = (
+        run(name, tiny.stage(steps=12, seed=seed), machine).model.read_bytes()
+        for name, seed, machine in (
+            ("one", 0, tiny.NOW),
+            ("again", 0, tiny.NOW),
+            ("helped", 0, MachineSettings(workers=2)),
+            ("other", 1, tiny.NOW),
+        )
+    )
+    assert one == again == helped != other
+    later = run("round", settings.model_copy(update={"round": 1})).model.read_bytes()
+    assert later != one
+
+
+def test_no_steps_return_the_start(run, tmp_path):
+    start = tiny.save_model(tmp_path / "start.safetensors")
+    paths = run("none", tiny.stage(steps=0), start=tmp_path / "start.safetensors")
+    state = load_file(paths.model)
+    assert state and all(torch.equal(tensor, state[name]) for name, tensor in start.state_dict().items())
+    assert pd.read_csv(paths.table).empty
+    assert set(json.loads(paths.manifest.read_text())["inputs"]) == {"labeled", "start"}
+
+
+@pytest.mark.parametrize("options", [{"precision": "bf16-mixed"}, {"channels_last": True}, {"clip_gradient": 0.1}])
+def test_ways_of_computing(run, options):
+    plain, other = run("plain", tiny.stage(steps=10)), run("other", tiny.stage(steps=10, **options))
+    one, two = load_file(plain.model), load_file(other.model)
+    assert all(tensor.dtype == two[name].dtype and tensor.is_contiguous() for name, tensor in one.items())
+    assert any(not torch.equal(tensor, two[name]) for name, tensor in one.items()) or "channels_last" in options
+    assert all(torch.allclose(tensor, two[name], atol=0.3, rtol=0.3) for name, tensor in one.items())
+
+
+# Length, learning rate, class weights
+
+
+def length(settings, paths):
+    kind = {"supervised": Supervised, "self_training": SelfTraining}[settings.algorithm.name]
+    return stage._length(settings, paths, kind(settings.algorithm, None))
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "epochs", "epochs_of", "batch_size", "steps"),
+    [
+        ("supervised", 1, "labeled", 4, 2),
+        ("supervised", 4, "labeled", 4, 5),
+        ("supervised", 0.1, "labeled", 4, 1),
+        ("self_training", 2, "labeled", 4, 5),  # two labeled images a step
+        ("self_training", 2, "unlabeled", 4, 7),
+        ("self_training", 2, "unlabeled", 5, 7),  # the odd one is labeled
+        ("self_training", 3, "labeled", 5, 5),
+    ],
+)
+def test_epochs_become_steps(tmp_path, labeled, pseudo_labeled, algorithm, epochs, epochs_of, batch_size, steps):
+    settings = tiny.stage(algorithm, steps=None, epochs=epochs, epochs_of=epochs_of, batch_size=batch_size)
+    assert length(settings, tiny.outputs(tmp_path, labeled, **pseudo_labeled)) == steps
+
+
+def test_epochs_of_images_that_are_not_seen(tmp_path, labeled, pseudo_labeled):
+    settings = tiny.stage(steps=None, epochs=1, epochs_of="unlabeled")
+    with pytest.raises(UserError, match="'supervised' sees no unlabeled images"):
+        length(settings, tiny.outputs(tmp_path, labeled, **pseudo_labeled))
+
+
+def test_a_batch_of_one_cannot_be_halved(run, pseudo_labeled):
+    with pytest.raises(UserError, match=r"train\.batch_size: 1 leaves none for the stream 'pseudo_labeled'"):
+        run("one", tiny.stage("self_training", batch_size=1), **pseudo_labeled)
+
+
+def test_the_learning_rate_is_polynomial(run, monkeypatch):
+    monkeypatch.setattr(stage, "LOGGED_EVERY", 1)
+    settings = tiny.stage(steps=8, optimizer={"name": "sgd", "lr": 0.05, "power": 0.9})
+    rates = pd.read_csv(run("poly", settings).table).learning_rate
+    assert rates.to_numpy() == pytest.approx([0.05 * (1 - step / 8) ** 0.9 for step in range(8)], rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_the_decoder_has_a_rate_of_its_own(name):
+    model = Segmenter(ModelSettings(), 3)
+    settings = OptimizerSettings(name=name, lr=0.1, decoder_lr_factor=10, weight_decay=0.01)
+    optimizer = stage._optimizer(model, settings)
+    assert stage._set_learning_rate(optimizer, settings, 5, 10) == pytest.approx(0.1 * 0.5**0.9)
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert {rates[id(p)] for p in model.encoder.parameters()} == {pytest.approx(0.1 * 0.5**0.9)}
+    assert {rates[id(p)] for p in model.decoder.parameters()} == {pytest.approx(0.5**0.9)}
+    assert len(rates) == len(list(model.parameters()))
+    assert all(group["weight_decay"] == 0.01 for group in optimizer.param_groups)
+
+
+def test_class_weights_count_in_training_and_are_one_per_class(run):
+    plain, even, other = (
+        run(name, tiny.stage(steps=3, class_weights=weights)).model.read_bytes()
+        for name, weights in (("plain", None), ("even", (2, 2, 2)), ("other", (1, 5, 1)))
+    )
+    assert plain != other
+    for name, tensor in load(plain).items():
+        assert torch.allclose(tensor, load(even)[name], atol=1e-3)
+    with pytest.raises(UserError, match="class_weights: 2 for 3 classes"):
+        run("short", tiny.stage(class_weights=(1, 2)))
+
+
+# The loss
+
+
+def brute_cross_entropy(logits, labels, weights):
+    """Per pixel, in float64."""
+    total = weight_sum = 0.0
+    for image, row, column in np.ndindex(*labels.shape):
+        label = int(labels[image, row, column])
+        if label == 255:
+            continue
+        z = logits[image, :, row, column].astype(np.float64)
+        total += weights[label] * (np.log(np.exp(z - z.max()).sum()) + z.max() - z[label])
+        weight_sum += weights[label]
+    return total / weight_sum
+
+
+@pytest.mark.parametrize("weights", [None, (0.5, 2.0, 0.0, 1.0)])
+def test_cross_entropy_is_the_mean_over_valid_pixels(weights):
+    draw = np.random.default_rng(0)
+    logits = draw.normal(0, 3, (2, 4, 5, 6)).astype(np.float32)
+    labels = draw.choice(np.array([0, 1, 2, 3, 255], np.uint8), (2, 5, 6))
+    tensor = None if weights is None else torch.tensor(weights)
+    value = cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels), tensor)
+    assert value.item() == pytest.approx(brute_cross_entropy(logits, labels, weights or (1,) * 4), rel=1e-5)
+
+
+def test_cross_entropy_brings_logits_to_the_labels_size():
+    logits, labels = torch.randn(1, 3, 4, 5), torch.randint(0, 3, (1, 9, 13), dtype=torch.uint8)
+    large = nn.functional.interpolate(logits, (9, 13), mode="bilinear", align_corners=False)
+    assert torch.allclose(cross_entropy(logits, labels), nn.functional.cross_entropy(large, labels.long()))
+
+
+@pytest.mark.parametrize("weights", [None, torch.tensor([1.0, 2.0, 0.0])])
+def test_cross_entropy_of_nothing_is_zero(weights):
+    logits = torch.randn(2, 3, 4, 5, requires_grad=True)
+    labels = torch.full((2, 4, 5), 255 if weights is None else 2, dtype=torch.uint8)
+    value = cross_entropy(logits, labels, weights)
+    value.backward()
+    assert value.item() == 0 and logits.grad.eq(0).all()
+
+
+def halves(labeled_ids, pseudo_ids):
+    def batch(ids):
+        return Batch(torch.randint(0, 256, (len(ids), 3, 6, 8), dtype=torch.uint8), ids, ("x",) * len(ids))
+
+    return {"labeled": batch(labeled_ids), "pseudo_labeled": batch(pseudo_ids)}
+
+
+class Linear(nn.Conv2d):
+    """Without batch-norm: an image's logits do not depend on its neighbors."""
+
+    def forward(self, images):
+        return super().forward(images.float() / 255)
+
+
+@pytest.mark.parametrize("valid", [0, 3, 96])
+def test_each_half_is_a_mean_over_its_own_pixels(valid):
+    torch.manual_seed(0)
+    model, ids = Linear(3, 4, 1), torch.randint(0, 4, (2, 6, 8), dtype=torch.uint8)
+    pseudo_ids = ids.flatten().where(torch.arange(96) < valid, 255).view(2, 6, 8).byte()
+    batches = halves(ids, pseudo_ids)
+    joint, separate = (
+        SelfTraining(SelfTrainingSettings(forwards=forwards, weight=0.5), None).terms(model, batches, 0)
+        for forwards in ("joint", "separate")
+    )
+    for name, weight in (("labeled", 1), ("pseudo_labeled", 0.5)):
+        logits = model(batches[name].images).detach().numpy()
+        known = brute_cross_entropy(logits, batches[name].labels.numpy(), (1,) * 4) if valid or weight == 1 else 0
+        assert joint[name].item() == pytest.approx(weight * known, rel=1e-5)
+        assert separate[name].item() == pytest.approx(weight * known, rel=1e-5)
+
+
+def test_joint_forwards_share_batch_norm_and_separate_ones_do_not():
+    batches = halves(*torch.zeros(2, 2, 6, 8, dtype=torch.uint8))
+    batches["pseudo_labeled"].images.zero_()
+    seen = {}
+    for forwards in ("joint", "separate"):
+        norm = nn.BatchNorm2d(3)
+        model = nn.Sequential(Linear(3, 3, 1), norm)
+        SelfTraining(SelfTrainingSettings(forwards=forwards), None).terms(model, batches, 0)
+        seen[forwards] = int(norm.num_batches_tracked)
+    assert seen == {"joint": 1, "separate": 2}
+
+
+# The teacher
+
+
+def test_the_teacher_is_the_ramped_average():
+    torch.manual_seed(0)
+    student = tiny.network(3)
+    teacher, slow = Teacher(student, 0.9), None
+    for step in range(30):
+        for tensor in student.state_dict().values():
+            tensor.copy_(torch.randn(tensor.shape) if tensor.is_floating_point() else tensor + 1)
+        teacher.update(student, step)
+        decay = min(1 - 1 / (step + 1), 0.9)
+        now = {name: p.detach().double().clone() for name, p in student.named_parameters()}
+        slow = {name: decay * slow[name] + (1 - decay) * p for name, p in now.items()} if slow else now
+    for name, parameter in teacher.model.named_parameters():
+        assert torch.allclose(parameter.double(), slow[name], atol=1e-5) and not parameter.requires_grad
+    assert all(torch.equal(own, other) for own, other in zip(teacher.model.buffers(), student.buffers(), strict=True))
+
+
+def test_the_teacher_is_what_is_saved_where_asked_for(run, monkeypatch):
+    students, update = [], Teacher.update
+
+    def recording(self, student, step):
+        students.append({name: p.detach().clone() for name, p in student.named_parameters()})
+        update(self, student, step)
+
+    plain = run("plain", tiny.stage(steps=9))
+    monkeypatch.setattr(Teacher, "update", recording)
+    student, teacher = (run(who, tiny.stage(steps=9, ema=0.7, evaluate=who)) for who in ("student", "teacher"))
+    assert student.model.read_bytes() == plain.model.read_bytes()
+    average = students[9]
+    for step in range(1, 9):
+        decay = min(1 - 1 / (step + 1), 0.7)
+        average = {name: decay * average[name] + (1 - decay) * p for name, p in students[9 + step].items()}
+    saved = load_file(teacher.model)
+    assert all(torch.allclose(saved[f"encoder.network.{name}"], value, atol=1e-5) for name, value in average.items())
+
+
+# Interruption
+
+
+@pytest.mark.parametrize(
+    "train_options",
+    [
+        {},
+        {"ema": 0.9, "evaluate": "teacher"},
+        {"optimizer": {"name": "sgd", "lr": 0.05}, "precision": "bf16-mixed", "clip_gradient": 1.0},
+    ],
+)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_killed_at_random_steps_it_ends_the_same(run, kill, monkeypatch, pseudo_labeled, train_options, seed):
+    monkeypatch.setattr(stage, "LOGGED_EVERY", 3)
+    settings = tiny.stage("self_training", steps=25, seed=seed, **train_options)
+    whole = run("whole", settings, **pseudo_labeled)
+    draw = random.Random(seed)
+    for steps in [draw.randrange(12) for _ in range(4)]:
+        kill(steps)
+        try:
+            run(
+                "killed",
+                settings,
+                MachineSettings(checkpoint_seconds=0, workers=draw.choice([0, 0, 1])),
+                **pseudo_labeled,
+            )
+            break
+        except Killed:
+            assert not (whole.model.parent.parent / "killed").exists()
+    kill(25)
+    killed = whole.model.parent.parent / "killed"
+    if not killed.exists():
+        run("killed", settings, **pseudo_labeled)
+    assert (killed / "model.safetensors").read_bytes() == whole.model.read_bytes()
+    tables = [pd.read_csv(folder / "train.csv") for folder in (killed, whole.model.parent)]
+    pd.testing.assert_frame_equal(*(table.drop(columns="images_per_second") for table in tables))
+    assert list(whole.resume.iterdir()) == []
+
+
+def test_a_checkpoint_is_used_and_only_for_the_same_training(run, kill, caplog, tmp_path, labeled):
+    settings = tiny.stage(steps=25)
+    kill(13)
+    with pytest.raises(Killed):
+        run("first", settings, code="a")
+    kill(25)
+    caplog.set_level(logging.INFO)
+    other_data = tiny.split(tmp_path / "other", seed=5)
+    run("settings", tiny.stage(steps=25, optimizer={"lr": 0.03}), code="a")
+    run("code", settings, code="b")
+    run("inputs", settings, code="a", labeled=other_data)
+    assert "going on" not in caplog.text
+    run("first", settings, code="a")
+    assert "going on from step 10" in caplog.text
+
+
+def test_no_checkpoint_before_it_is_due(run, kill, caplog):
+    kill(13)
+    with pytest.raises(Killed):
+        run("first", tiny.stage(), MachineSettings(checkpoint_seconds=1000))
+    kill(25)
+    caplog.set_level(logging.INFO)
+    run("first", tiny.stage())
+    assert "going on" not in caplog.text
+
+
+def test_a_second_process_is_refused_until_the_first_is_killed(run, kill, tmp_path, labeled):
+    """Its loader workers live on for seconds after the kill; the lock must not."""
+    fork = multiprocessing.get_context("fork")
+    running = fork.Event()
+
+    def first():
+        def hang(self, batches):
+            running.set()
+            time.sleep(60)
+
+        stage._Run.advance = hang
+        run("first", tiny.stage(), MachineSettings(workers=2))
+
+    process = fork.Process(target=first)
+    process.start()
+    try:
+        assert running.wait(60)
+        with pytest.raises(UserError, match="the same training runs already"):
+            run("second", tiny.stage())
+    finally:
+        process.kill()
+        process.join()
+    assert run("second", tiny.stage()).model.exists()
+
+
+@pytest.mark.parametrize("steps", [1, 25])
+def test_a_training_that_diverges_stops_and_leaves_nothing(run, tmp_path, steps):
+    settings = tiny.stage(steps=steps, optimizer={"name": "sgd", "lr": 1e39 if steps == 1 else 1e30})
+    with pytest.raises(UserError) as caught:
+        run("nan", settings)
+    told = str(caught.value)
+    if steps == 1:  # the loss of the only step was sound, what it did to the weights was not
+        assert told.startswith("step 1: NaN or infinite weights in ")
+    else:
+        assert "the loss 'labeled' is nan; images: " in told and "labeled-" in told and "learning rate" in told
+        assert int(told.split(":")[0].removeprefix("step ")) in range(2, 11)
+    assert not (tmp_path / "nan").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2])
+def test_really_killed_at_random_times_it_ends_the_same(tmp_path, labeled, workers):
+    settings = tiny.stage(steps=600, ema=0.9, evaluate="teacher")
+    whole = tiny.outputs(tmp_path / "whole", labeled)
+    train(settings, whole, tiny.NOW)
+    killed = tiny.outputs(tmp_path / "killed", labeled)
+    (tmp_path / "settings.json").write_text(settings.model_dump_json())
+    machine = MachineSettings(checkpoint_seconds=0, workers=workers)
+    (tmp_path / "machine.json").write_text(machine.model_dump_json())
+    command = [sys.executable, "-m", "selftrain", "stage", "train", "--settings", tmp_path / "settings.json"]
+    command += ["--machine", tmp_path / "machine.json", "--resume", killed.resume, "--input", f"labeled={labeled}"]
+    command += ["--model", killed.model, "--table", killed.table, "--manifest", killed.manifest]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    draw, kills = random.Random(workers), 0
+    while not killed.model.exists():
+        process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+        if kills < 3:
+            before = saved(killed.resume)
+            while process.poll() is None and saved(killed.resume) == before:
+                time.sleep(0.002)
+            time.sleep(draw.uniform(0, 0.3))
+            process.send_signal(signal.SIGKILL)
+            kills += 1
+        _, said = process.communicate(timeout=120)
+        assert process.returncode in (0, -signal.SIGKILL), said
+    assert kills > 1 and "going on from step" in said
+    assert killed.model.read_bytes() == whole.model.read_bytes()
+    assert list(killed.resume.iterdir()) == []
+
+
+def saved(folder):
+    """When the newest checkpoint was written."""
+    return max((file.stat().st_mtime_ns for file in folder.glob("*/state.pt")), default=0)
