@@ -1,0 +1,25 @@
+from snakemake.utils import min_version
+
+min_version("9.10")
+
+
+if not workflow.config_settings.configfiles:
+
+    configfile: "config.yaml"
+
+
+include: "workflow/rules/common.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        f"{RESULTS}/summary.csv",
+
+
+include: "workflow/rules/data.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/predict.smk"
+include: "workflow/rules/label.smk"
+include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/report.smk"

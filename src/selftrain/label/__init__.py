@@ -1,0 +1,1 @@
+"""From predictions and a cut to pseudo-labels."""

@@ -1,0 +1,98 @@
+"""Reading pseudo_labels.h5."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from selftrain import hdf5
+from selftrain.confidence import log_odds_of_coarse
+
+FORMAT = hdf5.Format("selftrain-pseudo-labels", 1, "run label again to make it")
+
+
+class PseudoLabels:
+    """The pseudo-labels of one round.
+
+    The file is opened at the first read, once in each process, so an instance can be handed to loader workers.
+
+    >>> labels = PseudoLabels("results/streets/dars/seed-0/round-1/pseudo_labels.h5")  # doctest: +SKIP
+    >>> labels.classes[["class", "share", "prior"]]  # doctest: +SKIP
+    >>> labels.label("frankfurt_0001")  # doctest: +SKIP
+
+    Attributes:
+        path: the file.
+        attributes: method, round, portion, seed, model (digest), ...; JSON text where it is not a plain value.
+        class_names: the C class names.
+        names: the N image names.
+        shapes: true sizes, int32 (N, 2).
+        counts: labeled pixels, int64 (N, C).
+        classes: one row per class: pixels, share, prior, threshold, kept fraction, images, alarm.
+        cut: the table that select wrote.
+        histogram: predicted pixels by class and bin, int64 (C, BINS).
+
+    Raises:
+        UserError: the file is missing, cut short, or no pseudo-labels.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        with FORMAT.open(path) as file:
+            self.attributes: dict[str, Any] = dict(file.attrs)
+            self.class_names: list[str] = json.loads(file.attrs["classes"])
+            self.names = hdf5.read_names(file, "images")
+            self.shapes: npt.NDArray[np.int32] = file["shapes"][:]
+            self.counts: npt.NDArray[np.int64] = file["counts"][:]
+            self.classes = hdf5.read_table(file, "classes")
+            self.cut = hdf5.read_table(file, "cut")
+            self.histogram: npt.NDArray[np.int64] = file["histogram"][:]
+        self._positions = {name: position for position, name in enumerate(self.names)}
+        self._opened: tuple[int, h5py.Dataset, h5py.Dataset] | None = None
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def images(self) -> pd.DataFrame:
+        """One row per image: image, height, width, labeled (pixels), labeled_share, and the pixels of each class."""
+        labeled = self.counts.sum(1)
+        known = pd.DataFrame(
+            {
+                "image": self.names,
+                "height": self.shapes[:, 0],
+                "width": self.shapes[:, 1],
+                "labeled": labeled,
+                "labeled_share": labeled / np.maximum(1, self.shapes.prod(1, dtype=np.int64)),
+            }
+        )
+        return pd.concat([known, pd.DataFrame(self.counts, columns=self.class_names)], axis=1)
+
+    def label(self, image: int | str) -> npt.NDArray[np.uint8]:
+        """The class of each pixel, 255 where it is ignored, (h, w) without padding."""
+        return self._read(0, image)
+
+    def confidence(self, image: int | str) -> npt.NDArray[np.float32]:
+        """The log-odds of each pixel's predicted class, in steps of a quarter, (h, w); of ignored pixels too."""
+        return log_odds_of_coarse(self._read(1, image))
+
+    def _read(self, which: int, image: int | str) -> npt.NDArray[np.uint8]:
+        position = self._positions[image] if isinstance(image, str) else range(len(self))[image]
+        height, width = self.shapes[position]
+        return self._datasets()[which][position, :height, :width]
+
+    def _datasets(self) -> tuple[h5py.Dataset, h5py.Dataset]:
+        # An HDF5 handle must not be used on both sides of a fork, so each process opens its own.
+        if self._opened is None or self._opened[0] != os.getpid():
+            file = FORMAT.open(self.path)
+            self._opened = os.getpid(), file["label"], file["confidence"]
+        return self._opened[1:]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_opened": None}

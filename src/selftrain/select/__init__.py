@@ -1,0 +1,1 @@
+"""From histograms of confidence to a cut, one file per policy."""

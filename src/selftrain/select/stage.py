@@ -1,0 +1,90 @@
+"""The select stage: from the histograms of all predictions to cut.csv."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from selftrain import artifacts
+from selftrain.confidence import BINS, log_odds_of, probability_of
+from selftrain.errors import UserError
+from selftrain.predict.store import read_histograms
+from selftrain.select.cut import COLUMNS, Counts, Cut, Shares, read_cut
+from selftrain.select.policies import decide
+from selftrain.settings.selection import SelectSettings
+
+log = logging.getLogger(__name__)
+
+
+def select(
+    settings: SelectSettings,
+    predictions: Sequence[Path],
+    classes_csv: Path,
+    cut: Path,
+    previous: Path | None = None,
+) -> None:
+    """Decide what to keep, and write it as one row per class.
+
+    Args:
+        settings: classes, policy and portion.
+        predictions: all shards; only their histograms are read, so memory does not grow with the images.
+        classes_csv: the labeled split's statistics; its `share` is the prior.
+        cut: the table to write, with the columns of `selftrain.select.cut.COLUMNS`.
+        previous: the cut of the round before, to notice classes that vanish.
+
+    What is wrong with a class stands in `alarm`, and is logged as a warning.
+    """
+    prior = read_prior(classes_csv, settings.classes)
+    histograms = read_histograms(predictions, settings.classes)
+    before = None if previous is None else read_cut(previous, settings.classes)["predicted"].to_numpy()
+    table = describe(settings.classes, histograms, prior, decide(settings, histograms, prior), before)
+    for row in table[table.alarm != ""].itertuples():
+        log.warning("class %s: %s", row[1], row.alarm)
+    artifacts.write_csv(cut, table)
+
+
+def read_prior(classes_csv: Path, classes: Sequence[str]) -> Shares:
+    """The labeled set's share of each class, (C,)."""
+    try:
+        table = pd.read_csv(classes_csv, dtype={"class": str}, keep_default_na=False)
+        names, shares = tuple(table["class"]), table["share"].to_numpy(float)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{classes_csv}: not a table of class shares ({error})") from None
+    if names != tuple(classes):
+        raise UserError(f"{classes_csv}: is about {names}, not {tuple(classes)}")
+    return shares
+
+
+def describe(
+    classes: Sequence[str], histograms: Counts, prior: Shares, cut: Cut, before: Counts | None = None
+) -> pd.DataFrame:
+    """The cut as a table, one row per class; the threshold is empty where nothing is kept."""
+    predicted = histograms.sum(1)
+    none = cut.threshold == BINS
+    columns = {
+        "class": list(classes),
+        "predicted": predicted,
+        "predicted_share": predicted / max(1, predicted.sum()),
+        "prior": prior,
+        "target": cut.target,
+        "threshold_bin": cut.threshold,
+        "threshold_log_odds": np.where(none, np.nan, log_odds_of(cut.threshold)),
+        "threshold_probability": np.where(none, np.nan, probability_of(cut.threshold)),
+        "selected": cut.selected(histograms),
+        "kept_fraction": cut.kept_fraction,
+        "alarm": alarms(predicted, prior, cut, before),
+    }
+    return pd.DataFrame(columns, columns=list(COLUMNS))
+
+
+def alarms(predicted: Counts, prior: Shares, cut: Cut, before: Counts | None) -> list[str]:
+    """What is wrong with each class, empty if nothing is; the first that holds."""
+    absent = predicted == 0
+    vanished = absent & (before > 0) if before is not None else np.zeros_like(absent)
+    beyond = cut.target > predicted
+    reasons = ["vanished since the round before", "never predicted", "portion beyond what exists"]
+    return np.select([vanished, absent, beyond], reasons, "").tolist()

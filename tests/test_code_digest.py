@@ -1,0 +1,33 @@
+"""Code as an input: what a stage's digest covers."""
+
+import pytest
+
+from selftrain import registry
+from selftrain.code_digest import closure, code_digest
+
+
+def test_a_stage_reaches_what_it_imports_and_no_settings():
+    reached = closure("selftrain.train.stage")
+    assert {"selftrain.train.losses", "selftrain.data.batches", "selftrain.models.encoders"} - reached == {
+        "selftrain.train.losses"
+    }
+    assert not any(module.startswith(("selftrain.settings", "selftrain.registry")) for module in reached)
+
+
+@pytest.mark.parametrize("entries", [registry.DECODERS, registry.ALGORITHMS, registry.POLICIES])
+def test_no_stage_reaches_a_method_that_was_not_chosen(entries):
+    stages = [f"selftrain.{stage}.stage" for stage in ("train", "predict", "select", "label", "evaluate")]
+    methods = {registry.module_of(path) for path in entries.values()}
+    assert not methods & closure(*stages)
+    for path in entries.values():
+        assert registry.load_object(path)
+
+
+def test_selecting_and_labeling_reach_no_torch_code():
+    reached = closure("selftrain.select.stage", "selftrain.label.stage")
+    assert not any(module.startswith(("selftrain.models", "selftrain.train")) for module in reached)
+
+
+def test_digests_differ_by_what_is_chosen():
+    digests = {code_digest("selftrain.select.stage", registry.module_of(path)) for path in registry.POLICIES.values()}
+    assert len(digests) == len(registry.POLICIES)

@@ -1,0 +1,48 @@
+# The config as a graph, and the words that the rules share. All logic is in selftrain.graph.
+import sys
+
+from selftrain.errors import UserError
+from selftrain.graph import Graph, Model, model_at, use_this_python
+
+try:
+    graph = Graph.load(dict(config))
+    graph.check_files()
+except UserError as error:
+    sys.exit(f"error: {error}")
+
+use_this_python()
+
+RESULTS = graph.config.results
+THREADS = graph.config.machine.threads
+MACHINE = graph.told(graph.config.machine)
+ENVIRONMENT = f"../../envs/{graph.config.machine.environment}.yaml"
+SHARDS = graph.config.shards
+
+
+wildcard_constraints:
+    task=r"[A-Za-z0-9_-]+",
+    split=r"[A-Za-z0-9_-]+",
+    experiment=r"[A-Za-z0-9_-]+",
+    model=r"pretrained/[A-Za-z0-9_-]+/seed-\d+|[A-Za-z0-9_-]+/seed-\d+/round-[1-9]\d*",
+    seed=r"\d+",
+    round=r"[1-9]\d*",
+    shard=r"\d+",
+    shards=r"\d+",
+
+
+def model_of(wildcards):
+    """The model that a path is about."""
+    if hasattr(wildcards, "model"):
+        return model_at(wildcards.task, wildcards.model)
+    return Model(wildcards.task, wildcards.experiment, int(wildcards.seed), int(wildcards.round))
+
+
+def kept(path):
+    """Predictions stay unless the config says otherwise."""
+    return path if graph.config.keep_predictions else temp(path)
+
+
+def cut_before(wildcards):
+    """The cut of the round before, to tell a class that vanishes."""
+    before = graph.before(model_of(wildcards))
+    return {"previous": graph.model_path(before, "cut.csv")} if before.round else {}

@@ -1,0 +1,66 @@
+# data: draw what is built in, verify every file, list each split, count what the labeled ones show.
+
+
+rule draw:
+    output:
+        directory(f"{RESULTS}/{{task}}/data/{{split}}/drawn"),
+    log:
+        f"{RESULTS}/logs/{{task}}/data/draw-{{split}}.log",
+    conda:
+        ENVIRONMENT
+    params:
+        settings=lambda w: graph.told(graph.splits(w.task)[w.split].streets),
+        code=graph.code("selftrain.data.streets"),
+    shell:
+        "python -m selftrain stage --log {log} draw --settings {params.settings} --output {output}"
+
+
+rule check:
+    input:
+        lambda w: [file for split in graph.splits(w.task) for file in graph.split_files(w.task, split)],
+    output:
+        f"{RESULTS}/{{task}}/data/checked.csv",
+    log:
+        f"{RESULTS}/logs/{{task}}/data/check.log",
+    conda:
+        ENVIRONMENT
+    params:
+        settings=lambda w: graph.told(graph.check(w.task)),
+        code=graph.code("selftrain.data.check"),
+    shell:
+        "python -m selftrain stage --log {log} check --settings {params.settings} --output {output}"
+
+
+rule list:
+    input:
+        files=lambda w: graph.split_files(w.task, w.split),
+        checked=ancient(f"{RESULTS}/{{task}}/data/checked.csv"),
+    output:
+        f"{RESULTS}/{{task}}/data/{{split}}/images.csv",
+    log:
+        f"{RESULTS}/logs/{{task}}/data/list-{{split}}.log",
+    conda:
+        ENVIRONMENT
+    params:
+        settings=lambda w: graph.told(graph.listing(w.task, w.split)),
+        code=graph.code("selftrain.data.tables"),
+    shell:
+        "python -m selftrain stage --log {log} list --settings {params.settings} --output {output}"
+
+
+rule statistics:
+    input:
+        images=f"{RESULTS}/{{task}}/data/{{split}}/images.csv",
+    output:
+        classes=f"{RESULTS}/{{task}}/data/{{split}}/classes.csv",
+        statistics=f"{RESULTS}/{{task}}/data/{{split}}/statistics.h5",
+    log:
+        f"{RESULTS}/logs/{{task}}/data/statistics-{{split}}.log",
+    conda:
+        ENVIRONMENT
+    params:
+        settings=lambda w: graph.told(graph.read(w.task, w.split)),
+        code=graph.code("selftrain.data.tables"),
+    shell:
+        "python -m selftrain stage --log {log} statistics --settings {params.settings} --images {input.images}"
+        " --classes {output.classes} --statistics {output.statistics}"

@@ -1,0 +1,45 @@
+# evaluate: confusion matrices of models; scores of pseudo-labels where there is hidden truth.
+
+
+rule evaluate:
+    input:
+        images=lambda w: graph.evaluation_files(w.task),
+        model=f"{RESULTS}/{{task}}/{{model}}/model.safetensors",
+    output:
+        confusion=f"{RESULTS}/{{task}}/{{model}}/confusion.csv",
+        metrics=f"{RESULTS}/{{task}}/{{model}}/metrics.csv",
+    log:
+        f"{RESULTS}/logs/{{task}}/{{model}}/evaluate.log",
+    conda:
+        ENVIRONMENT
+    threads: THREADS
+    resources:
+        gpu=1,
+        torch_threads=THREADS,  # as many as set, also where --cores is less: their number is part of the result
+    params:
+        settings=lambda w: graph.told(graph.evaluate(model_of(w))),
+        code=lambda w: graph.evaluate_code(model_of(w)),
+        images=lambda w, input: [
+            f"--images={split}={file}" for split, file in zip(graph.evaluation_splits(w.task), input.images)
+        ],
+    shell:
+        "python -m selftrain stage --log {log} evaluate --settings {params.settings} --model {input.model} {params.images:q}"
+        " --threads {resources.torch_threads} --confusion {output.confusion} --metrics {output.metrics}"
+
+
+rule score:
+    input:
+        labels=f"{ROUND}/pseudo_labels.h5",
+        truth=f"{RESULTS}/{{task}}/data/truth/images.csv",
+    output:
+        f"{ROUND}/pseudo_label_scores.csv",
+    log:
+        f"{ROUND_LOG}/score.log",
+    conda:
+        ENVIRONMENT
+    params:
+        settings=lambda w: graph.told(graph.score(w.task)),
+        code=graph.code("selftrain.evaluate.pseudo_labels"),
+    shell:
+        "python -m selftrain stage --log {log} score --settings {params.settings} --pseudo-labels {input.labels} --truth {input.truth}"
+        " --output {output}"

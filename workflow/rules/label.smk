@@ -1,0 +1,64 @@
+# select, label: histograms of confidence to a cut, the cut to pseudo-labels.
+ROUND = f"{RESULTS}/{{task}}/{{experiment}}/seed-{{seed}}/round-{{round}}"
+ROUND_LOG = f"{RESULTS}/logs/{{task}}/{{experiment}}/seed-{{seed}}/round-{{round}}"
+
+
+rule select:
+    input:
+        unpack(cut_before),
+        predictions=lambda w: graph.prediction_paths(model_of(w)),
+        classes=f"{RESULTS}/{{task}}/data/labeled/classes.csv",
+    output:
+        f"{ROUND}/cut.csv",
+    log:
+        f"{ROUND_LOG}/select.log",
+    conda:
+        ENVIRONMENT
+    params:
+        settings=lambda w: graph.told(graph.select(model_of(w))),
+        code=lambda w: graph.select_code(model_of(w)),
+        predictions=lambda w, input: [f"--prediction={file}" for file in input.predictions],
+        previous=lambda w, input: [f"--previous={file}" for name, file in input.items() if name == "previous"],
+    shell:
+        "python -m selftrain stage --log {log} select --settings {params.settings} {params.predictions:q} --classes {input.classes}"
+        " {params.previous:q} --cut {output}"
+
+
+rule label:
+    input:
+        prediction=lambda w: graph.prediction_paths(model_of(w))[int(w.shard)],
+        cut=f"{ROUND}/cut.csv",
+    output:
+        temp(f"{ROUND}/pseudo_labels-{{shard}}-of-{{shards}}.h5"),
+    log:
+        f"{ROUND_LOG}/label-{{shard}}-of-{{shards}}.log",
+    conda:
+        ENVIRONMENT
+    params:
+        settings=lambda w: graph.told(graph.label(model_of(w))),
+        code=graph.code("selftrain.label.stage"),
+    shell:
+        "python -m selftrain stage --log {log} label --settings {params.settings} --prediction {input.prediction} --cut {input.cut}"
+        " --output {output}"
+
+
+rule merge:
+    input:
+        shards=[f"{ROUND}/pseudo_labels-{shard}-of-{SHARDS}.h5" for shard in range(SHARDS)],
+        predictions=lambda w: graph.prediction_paths(model_of(w)),
+        cut=f"{ROUND}/cut.csv",
+    output:
+        labels=f"{ROUND}/pseudo_labels.h5",
+        table=f"{ROUND}/pseudo_labels.csv",
+    log:
+        f"{ROUND_LOG}/merge.log",
+    conda:
+        ENVIRONMENT
+    params:
+        settings=lambda w: graph.told(graph.label(model_of(w))),
+        code=graph.code("selftrain.label.stage"),
+        shards=lambda w, input: [f"--shard={file}" for file in input.shards],
+        predictions=lambda w, input: [f"--prediction={file}" for file in input.predictions],
+    shell:
+        "python -m selftrain stage --log {log} merge --settings {params.settings} {params.shards:q} {params.predictions:q}"
+        " --cut {input.cut} --output {output.labels} --table {output.table}"

@@ -1,0 +1,23 @@
+# predict: class and confidence of every unlabeled pixel; predictions belong to the model that made them.
+
+
+rule predict:
+    input:
+        model=f"{RESULTS}/{{task}}/{{model}}/model.safetensors",
+        images=f"{RESULTS}/{{task}}/data/unlabeled/images.csv",
+    output:
+        kept(f"{RESULTS}/{{task}}/{{model}}/predictions/{{mode}}/shard-{{shard}}-of-{{shards}}.h5"),
+    log:
+        f"{RESULTS}/logs/{{task}}/{{model}}/predict-{{mode}}-{{shard}}-of-{{shards}}.log",
+    conda:
+        ENVIRONMENT
+    threads: THREADS
+    resources:
+        gpu=1,
+        torch_threads=THREADS,  # as many as set, also where --cores is less: their number is part of the result
+    params:
+        settings=lambda w: graph.told(graph.predict(model_of(w), w.mode, int(w.shard), int(w.shards))),
+        code=lambda w: graph.predict_code(model_of(w)),
+    shell:
+        "python -m selftrain stage --log {log} predict --settings {params.settings} --model {input.model} --images {input.images}"
+        " --threads {resources.torch_threads} --output {output}"

@@ -1,0 +1,27 @@
+# train: one command for every kind of training; round 0 is a pretraining.
+
+
+rule train:
+    input:
+        unpack(lambda w: graph.train_files(model_of(w))),
+    output:
+        model=f"{RESULTS}/{{task}}/{{model}}/model.safetensors",
+        table=f"{RESULTS}/{{task}}/{{model}}/train.csv",
+        manifest=f"{RESULTS}/{{task}}/{{model}}/manifest.json",
+    log:
+        f"{RESULTS}/logs/{{task}}/{{model}}/train.log",
+    conda:
+        ENVIRONMENT
+    threads: THREADS
+    resources:
+        gpu=1,
+        machine=MACHINE,  # no rerun when it changes, as with every resource
+    params:
+        settings=lambda w: graph.told(graph.train(model_of(w))),
+        resume=f"{RESULTS}/.resume",
+        code=lambda w: graph.train_code(model_of(w)),
+        inputs=lambda w, input: [f"--input={name}={file}" for name, file in input.items()],
+    shell:
+        "python -m selftrain stage --log {log} train --settings {params.settings} --code={params.code} --machine {resources.machine}"
+        " --resume {params.resume} {params.inputs:q}"
+        " --model {output.model} --table {output.table} --manifest {output.manifest}"
