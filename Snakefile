@@ -15,6 +15,7 @@ rule all:
     default_target: True
     input:
         f"{RESULTS}/summary.csv",
+        f"{RESULTS}/report/index.html",
 
 
 include: "workflow/rules/data.smk"

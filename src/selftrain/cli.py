@@ -61,7 +61,8 @@ def check(config: Annotated[Path, typer.Argument(help="The config file.")]) -> N
     for task in graph.config.tasks:
         try:
             table = check_task(graph.check(task, drawn=False))
-            typer.echo(f"task '{task}': no problems\n{table.to_string(index=False)}")
+            counts = "all its images are yet to be drawn" if table.empty else table.to_string(index=False)
+            typer.echo(f"task '{task}': no problems\n{counts}")
         except UserError as error:
             problems.append(str(error))
     if problems:

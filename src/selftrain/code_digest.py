@@ -1,7 +1,8 @@
 """Code as an input: a digest of the modules that a stage really uses, so that Snakemake sees a change in them.
 
 The digest covers the import closure, found in the source's syntax tree, so comments, blank lines and docstrings do not
-count. Registries name their entries as text, so only those chosen (and given here) are part of it; settings never are.
+count; a file beside a module under the same name, such as a template, counts whole. Registries name their entries as
+text, so only those chosen (and given here) are part of it; settings never are.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ def _digest(modules: tuple[str, ...]) -> str:
     whole = hashlib.sha256()
     for module in modules:
         whole.update(module.encode() + b"\0" + _read(module)[0].encode() + b"\0")
+        for companion in _companions(module):
+            whole.update(companion.name.encode() + b"\0" + companion.read_bytes() + b"\0")
     return whole.hexdigest()[:16]
 
 
@@ -50,6 +53,12 @@ def _file(module: str) -> Path | None:
         return None
     path = SOURCE.joinpath(*rest)
     return next((file for file in (path / "__init__.py", path.with_suffix(".py")) if file.is_file()), None)
+
+
+def _companions(module: str) -> list[Path]:
+    """What lies beside a module under its name and is no code, such as the template page.html of page.py."""
+    code = Path(str(_file(module)))
+    return sorted(path for path in code.parent.glob(f"{code.stem}.*") if not path.suffix.startswith((".py", ".so")))
 
 
 @lru_cache

@@ -7,7 +7,13 @@ rule evaluate:
         model=f"{RESULTS}/{{task}}/{{model}}/model.safetensors",
     output:
         confusion=f"{RESULTS}/{{task}}/{{model}}/confusion.csv",
-        metrics=f"{RESULTS}/{{task}}/{{model}}/metrics.csv",
+        metrics=report(
+            f"{RESULTS}/{{task}}/{{model}}/metrics.csv",
+            caption="../report/metrics.rst",
+            category="Scores",
+            subcategory="{task}",
+            labels={"model": "{model}"},
+        ),
     log:
         f"{RESULTS}/logs/{{task}}/{{model}}/evaluate.log",
     conda:

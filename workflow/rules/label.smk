@@ -49,7 +49,13 @@ rule merge:
         cut=f"{ROUND}/cut.csv",
     output:
         labels=f"{ROUND}/pseudo_labels.h5",
-        table=f"{ROUND}/pseudo_labels.csv",
+        table=report(
+            f"{ROUND}/pseudo_labels.csv",
+            caption="../report/pseudo_labels.rst",
+            category="Pseudo-labels",
+            subcategory="{task}",
+            labels={"experiment": "{experiment}", "seed": "{seed}", "round": "{round}"},
+        ),
     log:
         f"{ROUND_LOG}/merge.log",
     conda:

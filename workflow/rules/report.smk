@@ -1,11 +1,11 @@
-# report: one table of all scores.
+# report: one table of all scores, one page to look at.
 
 
 rule summary:
     input:
         graph.report_files(),
     output:
-        f"{RESULTS}/summary.csv",
+        report(f"{RESULTS}/summary.csv", caption="../report/summary.rst", category="Results"),
     log:
         f"{RESULTS}/logs/summary.log",
     conda:
@@ -15,3 +15,22 @@ rule summary:
         code=graph.code("selftrain.report.summary"),
     shell:
         "python -m selftrain stage --log {log} summary --settings {params.settings} --output {output}"
+
+
+rule report:
+    input:
+        graph.report_files(),
+        graph.report_images(),
+        summary=f"{RESULTS}/summary.csv",
+    output:
+        report(f"{RESULTS}/report/index.html", caption="../report/page.rst", category="Results"),
+    log:
+        f"{RESULTS}/logs/report.log",
+    conda:
+        ENVIRONMENT
+    params:
+        settings=graph.told(graph.report()),
+        code=graph.code("selftrain.report.page"),
+    shell:
+        "python -m selftrain stage --log {log} report --settings {params.settings} --summary {input.summary}"
+        " --output {output}"

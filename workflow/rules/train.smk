@@ -6,7 +6,13 @@ rule train:
         unpack(lambda w: graph.train_files(model_of(w))),
     output:
         model=f"{RESULTS}/{{task}}/{{model}}/model.safetensors",
-        table=f"{RESULTS}/{{task}}/{{model}}/train.csv",
+        table=report(
+            f"{RESULTS}/{{task}}/{{model}}/train.csv",
+            caption="../report/train.rst",
+            category="Training",
+            subcategory="{task}",
+            labels={"model": "{model}"},
+        ),
         manifest=f"{RESULTS}/{{task}}/{{model}}/manifest.json",
     log:
         f"{RESULTS}/logs/{{task}}/{{model}}/train.log",

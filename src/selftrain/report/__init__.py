@@ -1,0 +1,1 @@
+"""From results to a table and a page."""

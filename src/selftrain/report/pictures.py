@@ -1,0 +1,131 @@
+"""Pictures of a few unlabeled images with their truth and pseudo-labels, small enough to stand inside a page.
+
+A photo is there once; labels lie over it as transparent palette images, ignored pixels as a shadow.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from selftrain.data.palette import palette
+from selftrain.data.reading import read_image, read_label
+from selftrain.data.tables import read_images
+from selftrain.label.pseudo_labels import PseudoLabels
+from selftrain.report.results import Results
+from selftrain.settings.data import IGNORE, ReadSettings
+from selftrain.settings.report import RoundReport, TaskReport
+
+LONGEST = 640
+"""The longest side of a picture."""
+CLASS_ALPHA, IGNORED_ALPHA = 165, 175
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A title, a transparent picture to lie over the photo (or none), and what is known of it."""
+
+    title: str
+    overlay: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """An image as a data URI, its shape as CSS says it, and the panels that show it."""
+
+    name: str
+    photo: str
+    ratio: str
+    panels: list[Panel]
+
+
+def scenes(results: Results, task: TaskReport, wanted: int = 4) -> list[Scene]:
+    """Evenly spaced unlabeled images, with the pseudo-labels of each experiment's last round (of its first seed)."""
+    table = read_images(task.unlabeled)
+    truth = read_images(task.truth).set_index("image").label_file.to_dict() if task.truth else {}
+    labels = {one.experiment: PseudoLabels(path) for one, path in _last(results.rounds(task))}
+    found = []
+    for position in evenly_spaced(len(table), wanted):
+        name, file = table.image.iloc[position], table.image_file.iloc[position]
+        panels = [Panel("image", ""), *_panels(task, name, truth.get(name, ""), labels)]
+        height, width = int(table.height.iloc[position]), int(table.width.iloc[position])
+        found.append(Scene(name, photo(file), f"{width} / {height}", panels))
+    return found
+
+
+def legend(task: TaskReport) -> list[tuple[str, str]]:
+    """Each class with its color, as CSS says it."""
+    colors = palette(len(task.classes), task.colors)
+    return [(name, "rgb({}, {}, {})".format(*colors[3 * i : 3 * i + 3])) for i, name in enumerate(task.classes)]
+
+
+def evenly_spaced(count: int, wanted: int) -> list[int]:
+    """Up to `wanted` positions below `count`, the first and the last among them.
+
+    >>> evenly_spaced(96, 4), evenly_spaced(2, 4)
+    ([0, 32, 63, 95], [0, 1])
+    """
+    return sorted({round(position) for position in np.linspace(0, count - 1, wanted)}) if count else []
+
+
+def photo(path: Path | str) -> str:
+    """An image file as a small JPEG, a data URI."""
+    picture = Image.fromarray(read_image(path))
+    picture.thumbnail((LONGEST, LONGEST))
+    return _uri(picture, "jpeg", quality=85)
+
+
+def overlay(label: np.ndarray, colors: list[int]) -> str:
+    """Class indices (h, w) as a transparent palette PNG, a data URI; 255 darkens what is below."""
+    picture = Image.fromarray(label)
+    scale = max(1.0, max(picture.size) / LONGEST)
+    picture = picture.resize([round(side / scale) for side in picture.size], Image.Resampling.NEAREST)
+    picture.putpalette(colors)
+    alpha = bytes([CLASS_ALPHA] * IGNORE + [IGNORED_ALPHA])
+    return _uri(picture, "png", transparency=alpha, optimize=True)
+
+
+def _last(rounds: list[RoundReport]) -> Iterator[tuple[RoundReport, Path]]:
+    """Of each experiment's first seed the last round that has pseudo-labels."""
+    last: dict[str, RoundReport] = {}
+    for one in rounds:
+        known = last.get(one.experiment)
+        if Path(one.folder, "pseudo_labels.h5").is_file() and (known is None or known.seed == one.seed):
+            last[one.experiment] = one
+    return ((one, Path(one.folder, "pseudo_labels.h5")) for one in last.values())
+
+
+def _panels(task: TaskReport, name: str, truth: str, labels: dict[str, PseudoLabels]) -> Iterator[Panel]:
+    colors = palette(len(task.classes), task.colors)
+    right = None
+    if truth:
+        read = ReadSettings(classes=task.classes, ignore_index=task.ignore_index, ids=task.ids)
+        right = read_label(truth, read)
+        yield Panel("truth", overlay(right, colors))
+    for experiment, of in labels.items():
+        if name in of.names:
+            label = of.label(name)
+            yield Panel(f"{experiment}, round {of.attributes['round']}", overlay(label, colors), _note(label, right))
+
+
+def _note(label: np.ndarray, truth: np.ndarray | None) -> str:
+    """How much of the image is labeled, and how much of that is right."""
+    labeled = label != IGNORE
+    text = f"{labeled.mean():.0%} labeled"
+    if truth is None or truth.shape != label.shape:
+        return text
+    known = labeled & (truth != IGNORE)
+    return f"{text}, {(label == truth)[known].mean():.0%} of it right" if known.any() else text
+
+
+def _uri(picture: Image.Image, kind: str, **options: object) -> str:
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, **options)
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"

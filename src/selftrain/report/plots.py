@@ -1,0 +1,177 @@
+"""The report's figures. Each is a matplotlib Figure, for a page, for Snakemake's report, or for a file."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
+
+INK, MUTED, RULE = "#1a1a1b", "#6b6b6c", "#d8d8d9"
+SERIES = ["#0072b2", "#d55e00", "#009e73", "#b0609a", "#a67c00", "#3a9bd0"]
+"""Colors that the color-blind tell apart (after Okabe and Ito)."""
+VARIABLES = {INK: "--ink", MUTED: "--muted", RULE: "--rule"} | {c: f"--series-{i}" for i, c in enumerate(SERIES)}
+"""The page's own names of these colors, so that figures turn dark with it."""
+STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "text.parse_math": False,
+    "font.size": 9,
+    "text.color": INK,
+    "axes.labelcolor": MUTED,
+    "axes.edgecolor": RULE,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "xtick.minor.size": 0,
+    "ytick.minor.size": 0,
+    "grid.color": RULE,
+    "grid.linewidth": 0.6,
+}
+
+
+def scores_figure(summary: pd.DataFrame) -> Figure:
+    """MIoU over rounds on one split, a line of dots per experiment: hollow is round 0, filled the last round."""
+    means = summary.groupby(["experiment", "round"], sort=False).miou.mean() * 100
+    names = list(summary.experiment.unique())
+    with mpl.rc_context(STYLE):
+        figure, axes = _figure(0.5 + 0.26 * len(names))
+        for row, name in enumerate(names):
+            values = means[name].sort_index().to_numpy()
+            axes.plot(values, np.full(len(values), row), color=SERIES[0], linewidth=1.2, zorder=1)
+            _dots(axes, values, row, SERIES[0], first=True)
+        _rows(axes, names)
+        axes.set_xlabel("mIoU, %")
+        return figure
+
+
+def shares_figure(labels: pd.DataFrame, classes: Sequence[str], lowest: float) -> Figure:
+    """Class shares of one experiment's pseudo-labels against the prior, on a log axis that begins at `lowest`.
+
+    A bar is the prior, a dot a round, filled in the last one, a cross a class without pixels.
+    """
+    means = labels.groupby(["class", "round"])[["share", "prior"]].mean()
+    with mpl.rc_context(STYLE):
+        figure, axes = _figure(0.5 + 0.2 * len(classes))
+        axes.set_xscale("log")
+        axes.set_xlim(lowest, 1)
+        _plain_log(axes.xaxis, "{:g} %", 100)
+        axes.tick_params(axis="y", pad=9)
+        for row, name in enumerate(classes):
+            of = means.loc[name].sort_index()
+            axes.plot(max(of.prior.iloc[-1], lowest), row, "|", color=INK, markersize=13, markeredgewidth=1.6)
+            shares = of.share.to_numpy()
+            _dots(axes, np.where(shares > 0, shares, np.nan), row, SERIES[1], first=False)
+            if shares[-1] == 0:
+                axes.plot(lowest, row, "x", color=SERIES[1], markersize=6, clip_on=False)
+        _rows(axes, classes)
+        axes.set_xlabel("share of pixels")
+        return figure
+
+
+def training_figure(curves: pd.DataFrame, terms: Sequence[str], limits: tuple[float, float]) -> Figure:
+    """Losses of one experiment through all its rounds, the learning rate below; lines mark where a round begins."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(4.6, 2.7), layout="constrained")
+        losses, rate = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
+        _lines(losses, curves, terms)
+        losses.set_yscale("log")
+        losses.set_ylim(*limits)
+        _plain_log(losses.yaxis, "{:g}")
+        losses.set_ylabel("loss")
+        _lines(rate, curves, ["learning_rate"], [MUTED])
+        rate.set_ylim(0)
+        rate.set_ylabel("rate")
+        rate.set_yticks([0, float(f"{curves.learning_rate.max():.1g}")])
+        rate.set_xlabel("step, counted through all rounds")
+        _mark_rounds(losses, rate, curves)
+        figure.legend(*_by_term(losses), loc="outside upper left", ncols=4, frameon=False, handlelength=1.2)
+        return figure
+
+
+def inline(figure: Figure, label: str) -> Markup:
+    """A figure as an SVG element for a page, in the page's own font and colors, with `label` for who cannot see it."""
+    buffer = io.StringIO()
+    with mpl.rc_context({**STYLE, "svg.hashsalt": label}):
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>|<style[^>]*>.*?</style>|<!--.*?-->", "", text, flags=re.DOTALL)
+    text = re.sub(r' id="[a-z]+[a-z0-9]*(?:\.[a-z]+)?_\d+"', "", text)
+    text = re.sub(r"font-family: [^;\"]*;", "", text)
+    for color, variable in VARIABLES.items():
+        text = text.replace(color, f"var({variable})")
+    box = re.search(r'viewBox="([^"]*)"', text)
+    head = Markup('<svg role="img" aria-label="{}" viewBox="{}">').format(label, box.group(1) if box else "")
+    return head + Markup(re.sub(r"^<svg[^>]*>", "", text))
+
+
+def _figure(height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(4.6, height), layout="constrained")
+    return figure, figure.subplots()
+
+
+def _dots(axes: Axes, values: np.ndarray, row: int, color: str, *, first: bool) -> None:
+    """Small dots for rounds in between, a filled one for the last, and a hollow one where the first is round 0."""
+    last = len(values) - 1
+    for position, value in enumerate(values):
+        hollow = position < last and (position == 0 or not first)
+        axes.plot(
+            value,
+            row,
+            "o",
+            color=color,
+            markersize=6 if position == last else 4.5 if hollow else 3.5,
+            markerfacecolor="none" if hollow else color,
+            zorder=2 + (position == last),
+        )
+
+
+def _rows(axes: Axes, names: Sequence[str]) -> None:
+    axes.set_yticks(range(len(names)), names, color=INK)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.grid(axis="x")
+    axes.spines["left"].set_visible(False)
+
+
+def _lines(axes: Axes, curves: pd.DataFrame, terms: Sequence[str], colors: Sequence[str] = SERIES) -> None:
+    """A line per term, seed and round: nothing joins the rounds, so a jump is seen."""
+    seeds = curves.seed.nunique()
+    for _, of in curves.groupby(["seed", "round"], sort=False):
+        for position, term in enumerate(terms):
+            if term in of and of[term].notna().any():
+                color, alpha = colors[position % len(colors)], 1 if seeds == 1 else 0.6
+                axes.plot(of["at"], of[term], color=color, linewidth=1.1, alpha=alpha, label=term.replace("_", " "))
+
+
+def _mark_rounds(losses: Axes, rate: Axes, curves: pd.DataFrame) -> None:
+    starts = (curves["at"] - curves.step).groupby(curves["round"]).min()
+    for number, start in starts.items():
+        for axes in (losses, rate):
+            axes.axvline(start, color=MUTED, linewidth=0.7, linestyle=(0, (3, 3)), zorder=0)
+        title = f"{number}" if number else "round 0"
+        losses.annotate(title, (start, 1.01), xycoords=("data", "axes fraction"), va="bottom", color=MUTED)
+
+
+def _plain_log(axis: Axis, form: str, scale: float = 1) -> None:
+    """Decades as plain numbers; matplotlib's own labels are mathtext, which a page cannot show."""
+    axis.set_major_formatter(FuncFormatter(lambda value, _: form.format(value * scale)))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _by_term(axes: Axes) -> tuple[list[Any], list[str]]:
+    handles, names = axes.get_legend_handles_labels()
+    once = dict(zip(reversed(names), reversed(handles), strict=True))
+    return list(reversed(once.values())), list(reversed(once))

@@ -1,0 +1,137 @@
+"""What a report tells of: the files beside each model, joined into one table per subject.
+
+Rows keep the order of the config. A name may look like a number or like a missing value ("NA"): names stay text.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from selftrain.errors import UserError
+from selftrain.label.pseudo_labels import FORMAT
+from selftrain.report.summary import COLUMNS
+from selftrain.settings.report import ReportSettings, RoundReport, TaskReport
+
+KEYS = ["task", "experiment", "seed", "round"]
+TEXT = ["task", "experiment", "split", "metric", "class", "alarm"]
+"""Columns of names, wherever they occur."""
+
+
+@dataclass(frozen=True, eq=False)
+class Results:
+    """Everything that was measured; each table begins with task, experiment, seed and round.
+
+    Attributes:
+        settings: the tasks and rounds told of.
+        summary: summary.csv.
+        iou: split, class, value, and `gain` over the same seed's round 0.
+        pseudo_labels: pseudo_labels.csv of every round from 1 on, one row per class.
+        selections: one row per round: policy, portion.
+        curves: train.csv, with `at`, the step counted through all rounds.
+        manifests: a manifest per model folder, in the order of the rounds.
+    """
+
+    settings: ReportSettings
+    summary: pd.DataFrame
+    iou: pd.DataFrame
+    pseudo_labels: pd.DataFrame
+    selections: pd.DataFrame
+    curves: pd.DataFrame
+    manifests: dict[str, dict[str, Any]]
+
+    def rounds(self, task: TaskReport) -> list[RoundReport]:
+        """The rounds of a task."""
+        return [one for one in self.settings.rounds if one.task == task.name]
+
+
+def read_results(settings: ReportSettings, summary: Path) -> Results:
+    """Read all that stands beside the models."""
+    manifests = {one.folder: _json(Path(one.folder, "manifest.json")) for one in settings.rounds}
+    return Results(
+        settings=settings,
+        summary=read_summary(summary),
+        iou=_with_gain(_joined(settings, "metrics.csv")),
+        pseudo_labels=_joined(settings, "pseudo_labels.csv"),
+        selections=_selections(settings),
+        curves=_in_sequence(_joined(settings, "train.csv")),
+        manifests=manifests,
+    )
+
+
+def read_summary(path: Path | str) -> pd.DataFrame:
+    """Read summary.csv.
+
+    Raises:
+        UserError: it is missing or another table.
+    """
+    try:
+        table = read_table(Path(path))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not a readable summary ({error})") from None
+    if list(table.columns) != COLUMNS:
+        raise UserError(f"{path}: has columns {list(table.columns)}, not {COLUMNS}")
+    return table
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """A CSV file in which names stay text and only numbers can be missing."""
+    columns = pd.read_csv(path, nrows=0).columns
+    text = {column: str for column in columns if column in TEXT}
+    missing = {column: ["", "nan"] for column in columns if column not in TEXT}
+    return pd.read_csv(path, dtype=text, keep_default_na=False, na_values=missing)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def _present(settings: ReportSettings, name: str) -> Iterator[tuple[RoundReport, Path]]:
+    """The rounds that have a file of this name: an online experiment has no pseudo-labels."""
+    for one in settings.rounds:
+        path = Path(one.folder, name)
+        if path.is_file():
+            yield one, path
+
+
+def _joined(settings: ReportSettings, name: str) -> pd.DataFrame:
+    """One kind of table over all rounds."""
+    tables = []
+    for one, path in _present(settings, name):
+        table = read_table(path)
+        for position, key in enumerate([*KEYS, "folder"]):
+            table.insert(position, key, getattr(one, key))
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=[*KEYS, "folder"])
+
+
+def _with_gain(metrics: pd.DataFrame) -> pd.DataFrame:
+    table = metrics[metrics.metric == "iou"].drop(columns=["metric", "pixels"])
+    keys = ["task", "experiment", "seed", "split", "class"]
+    start = table[table["round"] == 0].set_index(keys).value
+    table["gain"] = table.value - start.reindex(pd.MultiIndex.from_frame(table[keys])).to_numpy()
+    return table
+
+
+def _selections(settings: ReportSettings) -> pd.DataFrame:
+    """By which policy, and which portion, each round selected."""
+    rows = []
+    for one, path in _present(settings, "pseudo_labels.h5"):
+        with FORMAT.open(path) as file:
+            said = {"policy": str(file.attrs.get("method", "")), "portion": str(file.attrs.get("portion", ""))}
+        rows.append(one.model_dump(include=set(KEYS)) | said)
+    return pd.DataFrame(rows, columns=[*KEYS, "policy", "portion"])
+
+
+def _in_sequence(curves: pd.DataFrame) -> pd.DataFrame:
+    """Add `at`: the step counted on from the end of the round before."""
+    if curves.empty:
+        return curves.assign(at=[])
+    lengths = curves.groupby(KEYS, sort=False).step.max()
+    before = lengths.groupby(KEYS[:3], sort=False).cumsum() - lengths
+    return curves.assign(at=curves.step + before.reindex(pd.MultiIndex.from_frame(curves[KEYS])).to_numpy())

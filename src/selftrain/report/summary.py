@@ -1,0 +1,59 @@
+"""The summary: one row per task, experiment, seed, round and evaluation split."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from selftrain import artifacts
+from selftrain.settings.report import ReportSettings, RoundReport
+
+COLUMNS = [
+    "task",
+    "experiment",
+    "seed",
+    "round",
+    "split",
+    "miou",
+    "pixel_accuracy",
+    "gain",
+    "labeled_share",
+    "pseudo_label_accuracy",
+]
+
+
+def write_summary(settings: ReportSettings, output: Path) -> None:
+    """Write summary.csv from the tables beside each model."""
+    artifacts.write_csv(output, summarize(settings))
+
+
+def summarize(settings: ReportSettings) -> pd.DataFrame:
+    """The summary; `gain` is over the same seed's round 0, shares are from 0 to 1."""
+    table = pd.concat([_rows(one) for one in settings.rounds], ignore_index=True)
+    start = table[table["round"] == 0].set_index(["task", "experiment", "seed", "split"]).miou
+    keys = pd.MultiIndex.from_frame(table[["task", "experiment", "seed", "split"]])
+    table["gain"] = table.miou - start.reindex(keys).to_numpy()
+    return table[COLUMNS]
+
+
+def _rows(one: RoundReport) -> pd.DataFrame:
+    folder = Path(one.folder)
+    metrics = pd.read_csv(folder / "metrics.csv")
+    means = metrics[metrics.metric != "iou"]
+    rows = means.pivot(index="split", columns="metric", values="value").reindex(means.split.unique()).reset_index()
+    of_round = one.model_dump(include={"task", "experiment", "seed", "round"})
+    return rows.assign(**of_round, **_pseudo_labels(folder, one.round))
+
+
+def _pseudo_labels(folder: Path, round_: int) -> dict[str, float | None]:
+    """What is known of the pseudo-labels a round was trained on."""
+    if round_ == 0:
+        return {"labeled_share": None, "pseudo_label_accuracy": None}
+    available = pd.read_csv(folder / "cut.csv").predicted.sum()
+    labeled = pd.read_csv(folder / "pseudo_labels.csv").pixels.sum()
+    scores = folder / "pseudo_label_scores.csv"
+    return {
+        "labeled_share": labeled / available if available else 0.0,
+        "pseudo_label_accuracy": pd.read_csv(scores).accuracy[0] if scores.is_file() else None,
+    }

@@ -1,0 +1,251 @@
+"""The report's tables, from numbers to text: what stands in each cell, and how it is colored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from selftrain.report.results import Results
+from selftrain.select.cut import kl_divergence
+from selftrain.settings.report import TaskReport
+
+DASH = "–"
+"""What stands for a number that does not exist."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A number as text; smaller lines below it; from 0 to 1 how strongly it is colored; "up", "down" or "best"."""
+
+    text: str
+    notes: tuple[str, ...] = ()
+    heat: float | None = None
+    tone: str = ""
+
+
+Rows = list[tuple[tuple[str, ...], list[Cell]]]
+"""Names, then cells."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells under headings; `groups` span columns. `long` headings stand upright."""
+
+    caption: str
+    head: tuple[str, ...]
+    columns: list[str]
+    rows: Rows
+    groups: list[tuple[str, int]] | None = None
+    long: bool = False
+
+
+def number(value: float, digits: int = 1, *, sign: bool = False) -> str:
+    """A number with a typographic minus; a dash if there is none.
+
+    >>> number(-1.25), number(2, 0, sign=True), number(float("nan"))
+    ('−1.2', '+2', '–')
+    """
+    if not np.isfinite(value):
+        return DASH
+    text = f"{value:{'+' if sign else ''}.{digits}f}"
+    return f"{0:.{digits}f}" if float(text) == 0 else text.replace("-", "−")
+
+
+def over_seeds(values: Sequence[float] | pd.Series, digits: int = 1, *, scale: float = 100, sign: bool = False) -> str:
+    """The mean, in percent unless scaled otherwise; with the sample's standard deviation where there are several.
+
+    >>> over_seeds([0.5]), over_seeds([0.5, 0.52])
+    ('50.0', '51.0 ± 1.4')
+    """
+    known = pd.Series(values, dtype=float).dropna() * scale
+    mean = number(known.mean(), digits, sign=sign)
+    return f"{mean} ± {number(known.std(), digits)}" if len(known) > 1 else mean
+
+
+def tone_of(values: Sequence[float] | pd.Series, smallest: float = 0.0005) -> str:
+    """Whether a gain is one: "up" or "down", nothing where it rounds to zero."""
+    mean = pd.Series(values, dtype=float).mean()
+    return "up" if mean >= smallest else "down" if mean <= -smallest else ""
+
+
+def last_rounds(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of each experiment's last round."""
+    return table[table["round"] == table.groupby(["task", "experiment"])["round"].transform("max")]
+
+
+def summary_table(summary: pd.DataFrame) -> Table:
+    """Of one task: mIoU per round and the last round's gain for each split, then what is known of pseudo-labels."""
+    rounds = sorted(summary["round"].unique())
+    splits = list(summary.split.unique())
+    later = [number for number in rounds if number > 0]
+    groups = [(f"{split}: mIoU, %", len(rounds) + 1) for split in splits]
+    groups += [(title, len(later)) for title in ("labeled, %", "labels right, %") if later]
+    rows: Rows = [
+        ((str(name),), [*_scores(of, splits, rounds), *_shares(of, later)])
+        for name, of in summary.groupby("experiment", sort=False)
+    ]
+    columns = [*([str(one) for one in rounds] + ["gain"]) * len(splits), *[str(one) for one in later] * 2]
+    _mark_best(rows, [(len(rounds) + 1) * (position + 1) - 1 for position in range(len(splits))])
+    return Table("mIoU by round", ("experiment",), columns, rows, groups)
+
+
+def _scores(of: pd.DataFrame, splits: list[str], rounds: list[int]) -> Iterator[Cell]:
+    for split in splits:
+        here = of[of.split == split]
+        for number_ in rounds:
+            yield Cell(over_seeds(here[here["round"] == number_].miou))
+        last = here[(here["round"] == here["round"].max()) & (here["round"] > 0)].gain
+        yield Cell(over_seeds(last, sign=True), tone=tone_of(last))
+
+
+def _shares(of: pd.DataFrame, rounds: list[int]) -> Iterator[Cell]:
+    once = of.drop_duplicates(["seed", "round"])
+    for column in ("labeled_share", "pseudo_label_accuracy"):
+        for number_ in rounds:
+            yield Cell(over_seeds(once[once["round"] == number_][column]))
+
+
+def _mark_best(rows: Rows, positions: list[int]) -> None:
+    """Set the highest of each of these columns off, if there is something to compare."""
+    for position in positions:
+        values = [_value(cells[position].text) for _, cells in rows]
+        best = max(values)
+        for value, (_, cells) in zip(values, rows, strict=True):
+            if len(rows) > 1 and value == best and np.isfinite(best):
+                cell = cells[position]
+                cells[position] = Cell(cell.text, cell.notes, cell.heat, f"{cell.tone} best".strip())
+
+
+def _value(text: str) -> float:
+    first = text.split(" ")[0].replace("−", "-")
+    return float("-inf") if first == DASH else float(first)
+
+
+def class_table(iou: pd.DataFrame, task: TaskReport, split: str) -> Table:
+    """IoU per class: round 0 of each pretraining, then each experiment's last round with its gain over round 0."""
+    here = iou[iou.split == split]
+    rows: Rows = []
+    start = here[here["round"] == 0].drop_duplicates(["folder", "class"])
+    for name, of in start.groupby(start.folder.map(lambda folder: Path(folder).parent.name), sort=False):
+        rows.append(((str(name), "0"), _class_cells(of, task.classes, gain=False)))
+    last = last_rounds(here)
+    for (name, number_), of in last[last["round"] > 0].groupby(["experiment", "round"], sort=False):
+        rows.append(((str(name), str(number_)), _class_cells(of, task.classes, gain=True)))
+    return Table(f"IoU by class on {split}, %", ("model", "round"), [*task.classes, "mean"], rows, long=True)
+
+
+def _class_cells(of: pd.DataFrame, classes: tuple[str, ...], *, gain: bool) -> list[Cell]:
+    cells = [_iou_cell(of[of["class"] == name], gain) for name in classes]
+    return [*cells, _iou_cell(of.groupby("seed")[["value", "gain"]].mean(), gain)]
+
+
+def _iou_cell(of: pd.DataFrame, gain: bool) -> Cell:
+    mean = of.value.mean()
+    notes = (over_seeds(of.gain, sign=True),) if gain else ()
+    heat = None if np.isnan(mean) else round(float(mean), 3)
+    return Cell(over_seeds(of.value), notes, heat, tone_of(of.gain) if gain else "")
+
+
+def selection_table(results: Results, task: TaskReport) -> Table:
+    """One row per round that made pseudo-labels: how, how many, how right, how far from the prior, what is alarming."""
+    labels = _of(results.pseudo_labels, task)
+    rows: Rows = []
+    for (name, number_), of in labels.groupby(["experiment", "round"], sort=False):
+        said = _at(_of(results.selections, task), name, number_)
+        scores = _at(_of(results.summary, task), name, number_).drop_duplicates("seed")
+        divergence, without = _divergence(of, task.classes)
+        cells = [
+            Cell(" ".join(said.policy.unique()) or DASH),
+            Cell(" ".join(said.portion.unique()) or DASH),
+            Cell(over_seeds(scores.labeled_share)),
+            Cell(over_seeds(scores.pseudo_label_accuracy)),
+            Cell(divergence),
+            Cell(without or DASH),
+            Cell(str((of.alarm != "").sum()), tone="down" if (of.alarm != "").any() else ""),
+        ]
+        rows.append(((str(name), str(number_)), cells))
+    columns = ["policy", "portion", "labeled, %", "right, %", "KL(prior ‖ shares)", "without pixels", "alarms"]
+    return Table("What each round was trained on", ("experiment", "round"), columns, rows)
+
+
+def _divergence(of: pd.DataFrame, classes: tuple[str, ...]) -> tuple[str, str]:
+    """KL in nats, averaged over seeds, and the classes it leaves out."""
+    found = [
+        kl_divergence(one.prior.to_numpy(float), one.pixels.to_numpy(), one["class"].to_list())
+        for _, one in of.groupby("seed", sort=False)
+    ]
+    known = [value for value, _ in found if np.isfinite(value)]
+    without = {name for _, left_out in found for name in left_out}
+    text = f"{np.mean(known):.1e}".replace("-", "−") if known else DASH
+    return text, ", ".join(name for name in classes if name in without)
+
+
+def threshold_table(results: Results, task: TaskReport) -> Table:
+    """Per class the threshold as probability, then as log-odds, and the fraction kept of what reaches it."""
+    labels = _of(results.pseudo_labels, task)
+    rows: Rows = [
+        ((str(name), str(number_)), [_threshold_cell(of[of["class"] == one]) for one in task.classes])
+        for (name, number_), of in labels.groupby(["experiment", "round"], sort=False)
+    ]
+    caption = "Thresholds by class: probability, log-odds, fraction kept"
+    return Table(caption, ("experiment", "round"), list(task.classes), rows, long=True)
+
+
+def _threshold_cell(of: pd.DataFrame) -> Cell:
+    probability, odds = of.threshold_probability.mean(), of.threshold_log_odds.mean()
+    # A threshold that rounds to one would hide how high it is; its log-odds stand below.
+    notes = (number(odds), f"× {number(of.kept_fraction.mean(), 2)}") if np.isfinite(probability) else ()
+    return Cell(number(probability, 3), notes, tone="down" if (of.alarm != "").any() else "")
+
+
+def alarms(results: Results) -> list[tuple[str, str, str]]:
+    """What is wrong with a class in a round: where, the class, the reason."""
+    table = results.pseudo_labels
+    if table.empty:
+        return []
+    wrong = table[table.alarm != ""]
+    where = [f"{row.task}, {row.experiment}, round {row.round}, seed {row.seed}" for row in wrong.itertuples()]
+    return list(zip(where, wrong["class"], wrong.alarm, strict=True))
+
+
+def versions(results: Results) -> list[tuple[str, str]]:
+    """What made the models: each fact once, with all its values where models differ."""
+    facts: dict[str, list[str]] = {}
+    for manifest in results.manifests.values():
+        plain = {key: manifest.get(key) for key in ("selftrain", "commit", "python", "machine")}
+        for key, value in {**plain, **manifest.get("packages", {})}.items():
+            text = DASH if value is None else str(value)
+            if text not in facts.setdefault(key, []):
+                facts[key].append(text)
+    return [(key, ", ".join(values)) for key, values in facts.items()]
+
+
+def runs_table(results: Results) -> Table:
+    """One row per training: device, threads, seconds."""
+    rows: Rows = []
+    told = {one.folder: one for one in reversed(results.settings.rounds)}
+    for folder, manifest in results.manifests.items():
+        one, settings = told[folder], manifest.get("settings", {})
+        name = one.experiment if one.round else Path(folder).parent.name
+        facts = [
+            settings.get("algorithm", {}).get("name"),
+            manifest.get("device_name") or manifest.get("device"),
+            manifest.get("threads"),
+            number(float(manifest.get("seconds", "nan"))),
+        ]
+        cells = [Cell(DASH if fact is None else str(fact)) for fact in facts]
+        rows.append(((one.task, name, str(one.seed), str(one.round)), cells))
+    head = ("task", "model", "seed", "round")
+    return Table("Trainings", head, ["algorithm", "device", "threads", "seconds"], rows)
+
+
+def _of(table: pd.DataFrame, task: TaskReport) -> pd.DataFrame:
+    return table[table.task == task.name]
+
+
+def _at(table: pd.DataFrame, experiment: object, number_: object) -> pd.DataFrame:
+    return table[(table.experiment == experiment) & (table["round"] == number_)]

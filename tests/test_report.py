@@ -1,0 +1,304 @@
+"""The summary and the page, over a small tree of results made here."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+import subprocess
+import sys
+from collections import Counter
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from selftrain.code_digest import _companions, code_digest
+from selftrain.errors import UserError
+from selftrain.label.pseudo_labels import FORMAT
+from selftrain.report.page import write_report
+from selftrain.report.pictures import overlay
+from selftrain.report.results import read_results, read_summary
+from selftrain.report.summary import summarize, write_summary
+from selftrain.report.tables import DASH, alarms, class_table, summary_table
+from selftrain.report.terminal import print_summary
+from selftrain.settings.report import ReportSettings, RoundReport, TaskReport
+
+CLASSES = ("sky", "<b>road</b>", "$x_1$", "NA")
+ROUNDS = {"st": 2, "NA": 1}
+"""The last round of each experiment."""
+SCORE = {0: 0.4, 1: 0.5, 2: 0.45}
+ALARM = "never predicted <i>"
+
+
+def miou_of(experiment: str, seed: int, round_: int) -> float:
+    return SCORE[round_] + seed / 10 + (0.02 if experiment == "NA" and round_ else 0)
+
+
+def write_metrics(folder: Path, mean: float) -> None:
+    rows = [("val", "miou", "", mean, 100), ("val", "pixel_accuracy", "", mean + 0.1, 100)]
+    rows += [("val", "iou", name, mean, 25) for name in CLASSES[:3]] + [("val", "iou", "NA", np.nan, 0)]
+    pd.DataFrame(rows, columns=["split", "metric", "class", "value", "pixels"]).to_csv(
+        folder / "metrics.csv", index=False
+    )
+
+
+def write_training(folder: Path, pseudo: bool) -> None:
+    table = pd.DataFrame({"step": [1, 2, 3], "labeled": [1.0, 0.5, 0.3]})
+    if pseudo:
+        table["pseudo_labeled"] = [0.9, 0.0, 0.2]
+    table.assign(learning_rate=[0.3, 0.2, 0.1], images_per_second=9.0).to_csv(folder / "train.csv", index=False)
+    manifest = {"selftrain": "0.1.0", "commit": None, "packages": {"torch": "9.9"}, "seconds": 12.3, "device": "cpu"}
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "threads": 1, "settings": {"note": "</pre>"}}))
+
+
+def write_pseudo_labels(folder: Path, round_: int, truth: bool) -> None:
+    pixels = np.array([50, 30, 20, 0])
+    table = pd.DataFrame(
+        {
+            "class": CLASSES,
+            "pixels": pixels,
+            "share": pixels / 100,
+            "prior": [0.5, 0.25, 0.15, 0.1],
+            "threshold_log_odds": [1, 2, 3, np.nan],
+            "threshold_probability": [0.73, 0.88, 0.95, np.nan],
+            "kept_fraction": [1, 1, 0.5, 0],
+            "images": [2, 2, 1, 0],
+            "alarm": ["", "", "", ALARM],
+        }
+    )
+    table.to_csv(folder / "pseudo_labels.csv", index=False)
+    table.assign(predicted=2 * pixels).to_csv(folder / "cut.csv", index=False)
+    if truth:
+        scores = pd.DataFrame({"class": ["", *CLASSES], "accuracy": [0.75] * 5})
+        scores.to_csv(folder / "pseudo_label_scores.csv", index=False)
+    with FORMAT.create(folder / "pseudo_labels.h5") as file:
+        label = np.random.default_rng(round_).choice(np.array([0, 1, 2, 255], np.uint8), (5, 6, 8))
+        file["label"], file["confidence"], file["shapes"] = label, label, np.full((5, 2), (6, 8), np.int32)
+        file["images"] = [f"image-{number}" for number in range(5)]
+        file["counts"], file["histogram"] = np.zeros((5, 4), np.int64), np.zeros((4, 8), np.int64)
+        for name in ("cut", "classes"):
+            file[name] = np.zeros(4, [("pixels", np.int64)])
+        file.attrs.update(classes=json.dumps(CLASSES), method="dars", round=round_, portion=0.2)
+
+
+def write_images(folder: Path, truth: bool) -> dict[str, str | None]:
+    rows = []
+    for number in range(5):
+        pixels = np.random.default_rng(number).integers(0, 256, (6, 8, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+        Image.fromarray(pixels[..., 0] % 4).save(folder / f"{number}-label.png")
+        files = [str(folder / f"{number}{end}.png") for end in ("", "-label")]
+        rows.append([f"image-{number}", *files, 6, 8, "", ""])
+    columns = ["image", "image_file", "label_file", "height", "width", "image_digest", "label_digest"]
+    pd.DataFrame(rows, columns=columns).to_csv(folder / "images.csv", index=False)
+    file = str(folder / "images.csv")
+    return {"unlabeled": file, "truth": file if truth else None}
+
+
+def write_results(folder: Path, seeds: tuple[int, ...] = (0,), truth: bool = True) -> ReportSettings:
+    rounds = []
+    for experiment, last in ROUNDS.items():
+        for seed in seeds:
+            for round_ in range(last + 1):
+                name = f"{experiment}/seed-{seed}/round-{round_}" if round_ else f"pretrained/base/seed-{seed}"
+                place = folder / name
+                place.mkdir(parents=True, exist_ok=True)
+                write_metrics(place, miou_of(experiment, seed, round_))
+                write_training(place, pseudo=round_ > 0)
+                if round_:
+                    write_pseudo_labels(place, round_, truth)
+                rounds.append(
+                    RoundReport(task="tiny", experiment=experiment, seed=seed, round=round_, folder=str(place))
+                )
+    task = TaskReport(
+        name="tiny",
+        classes=CLASSES,
+        colors=None,
+        ids=None,
+        ignore_index=255,
+        evaluation={"val": ""},
+        **write_images(folder, truth),
+    )
+    return ReportSettings(tasks=(task,), rounds=tuple(rounds))
+
+
+def write_page(folder: Path, **options) -> str:
+    settings = write_results(folder, **options)
+    write_summary(settings, folder / "summary.csv")
+    write_report(settings, folder / "summary.csv", folder / "report" / "index.html")
+    return (folder / "report" / "index.html").read_text(encoding="utf-8")
+
+
+class Reader(HTMLParser):
+    """Checks that elements close in order, and keeps text, attributes and tags."""
+
+    VOID = frozenset({"meta", "img", "br", "path", "use", "rect"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.text: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.tags: Counter[str] = Counter()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags[tag] += 1
+        self.attributes += attrs
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags[tag] += 1
+        self.attributes += attrs
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def read(page: str) -> Reader:
+    reader = Reader()
+    reader.feed(page)
+    reader.close()
+    assert reader.open == []
+    return reader
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory) -> str:
+    return write_page(tmp_path_factory.mktemp("results"))
+
+
+def test_the_summary_has_the_columns_that_the_design_names(tmp_path):
+    table = summarize(write_results(tmp_path))
+    named = "task,experiment,seed,round,split,miou,pixel_accuracy,gain,labeled_share,pseudo_label_accuracy"
+    assert ",".join(table.columns) == named
+    assert table[["experiment", "round"]].to_numpy().tolist() == [["st", 0], ["st", 1], ["st", 2], ["NA", 0], ["NA", 1]]
+    assert table.gain.tolist() == pytest.approx([0, 0.1, 0.05, 0, 0.12])
+    assert table[table["round"] == 0][["labeled_share", "pseudo_label_accuracy"]].isna().all(axis=None)
+    assert table[table["round"] > 0].labeled_share.tolist() == pytest.approx([0.5] * 3)
+    assert table[table["round"] > 0].pseudo_label_accuracy.tolist() == pytest.approx([0.75] * 3)
+
+
+def test_gain_is_over_the_same_seed(tmp_path):
+    table = summarize(write_results(tmp_path, seeds=(0, 1)))
+    assert table[(table["round"] == 1) & (table.experiment == "st")].gain.tolist() == pytest.approx([0.1, 0.1])
+
+
+def test_without_truth_the_accuracy_is_empty(tmp_path):
+    settings = write_results(tmp_path, truth=False)
+    write_summary(settings, tmp_path / "summary.csv")
+    assert read_summary(tmp_path / "summary.csv").pseudo_label_accuracy.isna().all()
+
+
+def test_the_page_is_whole_and_tells_of_everything(page):
+    reader = read(page)
+    text = " ".join(reader.text)
+    for word in (*CLASSES, *ROUNDS, "val", "image-0", "image-4", "0.1.0", "9.9", "12.3", ALARM, "round 2", "dars"):
+        assert word in text, word
+    assert {"svg", "table", "img", "details", "aside"} <= set(reader.tags)
+    assert reader.tags["svg"] == 1 + 2 * len(ROUNDS)
+    assert [value for name, value in reader.attributes if name == "alt" and "round 2" in value]
+
+
+def test_nothing_on_the_page_comes_from_elsewhere(page):
+    for name, value in read(page).attributes:
+        if name in ("src", "href", "xlink:href"):
+            assert value.startswith(("data:", "#")), value
+    assert not re.search(r"url\((?!data:|#)|@import", page)
+    assert "mathdefault" not in page
+    assert "http://" not in page and "https://" not in page
+
+
+def test_names_are_escaped(page):
+    assert "<b>" not in page and "<i>" not in page and "&lt;b&gt;road&lt;/b&gt;" in page
+    assert page.count("</pre>") == page.count("<pre>")
+
+
+def test_what_does_not_exist_is_a_dash(tmp_path):
+    settings = write_results(tmp_path, truth=False)
+    write_summary(settings, tmp_path / "summary.csv")
+    results = read_results(settings, tmp_path / "summary.csv")
+    table = summary_table(results.summary)
+    assert table.columns == ["0", "1", "2", "gain", "1", "2", "1", "2"]
+    cells = {names[0]: [cell.text for cell in row] for names, row in table.rows}
+    assert cells["st"] == ["40.0", "50.0", "45.0", "+5.0", "50.0", "50.0", DASH, DASH]
+    assert cells["NA"] == ["40.0", "52.0", DASH, "+12.0", "50.0", DASH, DASH, DASH]
+    classes = class_table(results.iou, settings.tasks[0], "val")
+    assert {row[3].text for _, row in classes.rows} == {DASH}
+    assert [names for names, _ in classes.rows] == [("base", "0"), ("st", "2"), ("NA", "1")]
+
+
+def test_seeds_become_mean_and_deviation(tmp_path):
+    settings = write_results(tmp_path, seeds=(0, 1))
+    write_summary(settings, tmp_path / "summary.csv")
+    results = read_results(settings, tmp_path / "summary.csv")
+    row = summary_table(results.summary).rows[0][1]
+    assert [cell.text for cell in row[:4]] == ["45.0 ± 7.1", "55.0 ± 7.1", "50.0 ± 7.1", "+5.0 ± 0.0"]
+    cell = class_table(results.iou, settings.tasks[0], "val").rows[1][1][0]
+    assert (cell.text, cell.notes, cell.heat, cell.tone) == ("50.0 ± 7.1", ("+5.0 ± 0.0",), 0.5, "up")
+    write_report(settings, tmp_path / "summary.csv", tmp_path / "index.html")
+
+
+def test_steps_are_counted_through_the_rounds(tmp_path):
+    settings = write_results(tmp_path)
+    write_summary(settings, tmp_path / "summary.csv")
+    results = read_results(settings, tmp_path / "summary.csv")
+    assert results.curves[results.curves.experiment == "st"]["at"].tolist() == list(range(1, 10))
+    assert alarms(results)[0] == ("tiny, st, round 1, seed 0", "NA", ALARM)
+
+
+def test_the_same_results_give_the_same_page(tmp_path):
+    settings = write_results(tmp_path)
+    write_summary(settings, tmp_path / "summary.csv")
+    for name in ("1.html", "2.html"):
+        write_report(settings, tmp_path / "summary.csv", tmp_path / name)
+    assert (tmp_path / "1.html").read_bytes() == (tmp_path / "2.html").read_bytes()
+
+
+def test_an_overlay_shows_classes_and_darkens_what_is_ignored():
+    colors = [10, 20, 30, 40, 50, 60] + [0] * 762
+    data = overlay(np.array([[0, 1, 255]], np.uint8), colors).removeprefix("data:image/png;base64,")
+    with Image.open(io.BytesIO(base64.b64decode(data))) as picture:
+        pixels = np.asarray(picture.convert("RGBA"))[0]
+    assert pixels[:, :3].tolist() == [[10, 20, 30], [40, 50, 60], [0, 0, 0]]
+    assert (pixels[:, 3] > 100).all() and (pixels[:, 3] < 255).all()
+
+
+def test_the_terminal_shows_rounds_as_columns(tmp_path, capsys):
+    settings = write_results(tmp_path)
+    write_summary(settings, tmp_path / "summary.csv")
+    print_summary(tmp_path / "summary.csv", Console(file=(plain := io.StringIO())))
+    lines = plain.getvalue().splitlines()
+    assert re.split(r"  +", lines[0].strip()) == [
+        *("task", "experiment", "split", "round 0", "round 1", "round 2", "gain", "labeled", "right")
+    ]
+    assert lines[1].split() == ["tiny", "st", "val", "40.0", "50.0", "45.0", "+5.0", "50.0", "75.0"]
+    assert lines[2].split() == ["tiny", "NA", "val", "40.0", "52.0", DASH, "+12.0", "50.0", "75.0"]
+    assert "\x1b" not in plain.getvalue() and max(map(len, lines)) < 120
+
+
+def test_another_table_is_no_summary(tmp_path):
+    (tmp_path / "summary.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(UserError, match="has columns"):
+        print_summary(tmp_path / "summary.csv")
+    with pytest.raises(UserError, match="not a readable summary"):
+        print_summary(tmp_path / "absent.csv")
+
+
+def test_the_page_needs_no_torch():
+    code = "import sys, selftrain.report.page, selftrain.report.terminal; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_the_template_is_part_of_the_code():
+    assert [path.name for path in _companions("selftrain.report.page")] == ["page.html"]
+    assert code_digest("selftrain.report.page") != code_digest("selftrain.report.summary")
