@@ -24,3 +24,7 @@ include: "workflow/rules/predict.smk"
 include: "workflow/rules/label.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/report.smk"
+
+
+onstart:
+    graph.remember_code()

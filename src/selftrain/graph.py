@@ -6,6 +6,7 @@ since every call of Snakemake starts here.
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Callable
@@ -57,6 +58,7 @@ class Graph:
 
     def __init__(self, config: Config) -> None:
         self.config = config
+        self._used: dict[str, str] = {}
 
     @classmethod
     def load(cls, source: Path | dict[str, Any]) -> Graph:
@@ -209,8 +211,6 @@ class Graph:
             return ListSettings(
                 root=drawn, data_root=drawn, images=("images/*.png",), labels=labels, list=None, labeled=labeled
             )
-        if split == "truth" and settings.images is not None and settings.labels is None:
-            raise UserError(f"tasks.{task}.truth: the unlabeled split has no 'labels' to score pseudo-labels with")
         return ListSettings(
             root=str(Path(config.data_root) / config.tasks[task].root),
             data_root=config.data_root,
@@ -339,22 +339,44 @@ class Graph:
 
     # Code as an input.
 
-    def code(self, *modules: str) -> str:
-        """The digest of what a job runs, or nothing where code is no input."""
-        return code_digest(*modules) if self.config.code_is_input else ""
+    def code(self, *modules: str, own: str | None = None) -> str:
+        """The digest of what a job runs, a user's own module included.
+
+        Where code is no input it is the digest that the last run with code as an input used, so that an upgrade in the
+        middle of a study reruns nothing.
+        """
+        key = " ".join([*modules, *filter(None, [own])])
+        if not self.config.code_is_input and key in self._remembered:
+            return self._remembered[key]
+        if key not in self._used:
+            self._used[key] = code_digest(*modules) + (artifacts.digest_file(registry.file_of(own)) if own else "")
+        return self._used[key]
+
+    @cached_property
+    def _remembered(self) -> dict[str, str]:
+        return json.loads(self._code_file.read_text()) if self._code_file.is_file() else {}
+
+    @property
+    def _code_file(self) -> Path:
+        return Path(self.config.results, ".settings", "code.json")
+
+    def remember_code(self) -> None:
+        """Keep the digests of a run that begins, for `code_is_input: false` later."""
+        if self.config.code_is_input:
+            artifacts.write_json(self._code_file, self._remembered | self._used)
 
     def train_code(self, model: Model) -> str:
         """Of the loop, the chosen algorithm and the network."""
         algorithm = registry.module_of(registry.ALGORITHMS[self.train(model).algorithm.name])
-        return self.code("selftrain.train.stage", algorithm, self._decoder(model)) + self._own_module(model)
+        return self.code("selftrain.train.stage", algorithm, self._decoder(model), own=self._own_module(model))
 
     def predict_code(self, model: Model) -> str:
         """Of predicting with the network."""
-        return self.code("selftrain.predict.stage", self._decoder(model)) + self._own_module(model)
+        return self.code("selftrain.predict.stage", self._decoder(model), own=self._own_module(model))
 
     def evaluate_code(self, model: Model) -> str:
         """Of scoring the network."""
-        return self.code("selftrain.evaluate.stage", self._decoder(model)) + self._own_module(model)
+        return self.code("selftrain.evaluate.stage", self._decoder(model), own=self._own_module(model))
 
     def select_code(self, model: Model) -> str:
         """Of the chosen policy."""
@@ -364,10 +386,8 @@ class Graph:
     def _decoder(self, model: Model) -> str:
         return registry.module_of(registry.DECODERS[self.train(model).model.decoder.name])
 
-    def _own_module(self, model: Model) -> str:
-        """The digest of a user's own network; empty where there is none."""
-        module = self.train(model).model.module
-        return artifacts.digest_file(registry.file_of(module)) if module and self.config.code_is_input else ""
+    def _own_module(self, model: Model) -> str | None:
+        return self.train(model).model.module
 
 
 def use_this_python() -> None:

@@ -19,6 +19,9 @@ from selftrain.errors import UserError
 TILE = 1024
 """The longest side of a chunk."""
 
+UNCACHED = 0
+"""Every chunk is read or written once, so a cache of chunks would only grow with the number of images."""
+
 
 @dataclass(frozen=True)
 class Format:
@@ -35,7 +38,7 @@ class Format:
             UserError: it is missing, cut short, not HDF5, or of another format or version.
         """
         try:
-            file = h5py.File(path, "r")
+            file = h5py.File(path, "r", rdcc_nbytes=UNCACHED)
         except FileNotFoundError:
             raise UserError(f"{path}: no such file; {self.remedy}") from None
         except OSError as error:
@@ -49,7 +52,7 @@ class Format:
     @contextmanager
     def create(self, path: Path | str) -> Iterator[h5py.File]:
         """Yield a new file of this format, which gets its name when the block ends well."""
-        with artifacts.writing(path) as temporary, h5py.File(temporary, "w") as file:
+        with artifacts.writing(path) as temporary, h5py.File(temporary, "w", rdcc_nbytes=UNCACHED) as file:
             file.attrs["format"], file.attrs["version"] = self.name, self.version
             yield file
 

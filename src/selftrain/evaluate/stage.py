@@ -17,6 +17,7 @@ from selftrain.devices import leased_device
 from selftrain.errors import UserError
 from selftrain.evaluate.scores import confusion, iou, miou, pixel_accuracy
 from selftrain.models import files
+from selftrain.predict.confidence import naming
 from selftrain.predict.forward import predict
 from selftrain.predict.images import batched
 from selftrain.settings.data import ReadSettings
@@ -72,7 +73,8 @@ def evaluate_split(
         for size, group in groupby(enumerate(batch.positions), key=lambda pair: sizes[pair[1]]):
             members = list(group)
             chosen = pixels[[at for at, _ in members]]
-            predicted = predict(network, chosen, settings.prediction, size)[0].cpu().numpy()
+            with naming([table.image.iloc[position] for _, position in members]):
+                predicted = predict(network, chosen, settings.prediction, size)[0].cpu().numpy()
             for mask, (_, position) in zip(predicted, members, strict=True):
                 truth = read_label(table.label_file.iloc[position], read)
                 matrix += confusion(truth, mask, classes)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -20,6 +21,16 @@ class NotFinite(UserError):
     def __init__(self, positions: list[int]) -> None:
         super().__init__(f"NaN or infinite logits for image {positions} of the batch; has the training diverged?")
         self.positions = positions
+
+
+@contextmanager
+def naming(images: Sequence[str]) -> Iterator[None]:
+    """Name the images of a batch whose logits are not finite."""
+    try:
+        yield
+    except NotFinite as error:
+        names = ", ".join(images[position] for position in error.positions)
+        raise UserError(f"NaN or infinite logits for {names}; has the training diverged?") from None
 
 
 def decide(logits: Tensor) -> tuple[Tensor, Tensor]:

@@ -18,6 +18,7 @@ from selftrain.data.reading import read_image
 from selftrain.devices import leased_device
 from selftrain.errors import UserError
 from selftrain.models import files
+from selftrain.predict.confidence import naming
 from selftrain.predict.forward import predict
 from selftrain.settings.data import Size
 from selftrain.settings.prediction import PredictionSettings
@@ -58,7 +59,8 @@ def predict_folder(
             own = read_image(file)
             pixels = own if size is None else read_image(file, size)
             batch = to_tensor(pixels)[None].to(device)
-            classes, bins = predict(network, batch, settings, own.shape[:2])
+            with naming([str(file)]):
+                classes, bins = predict(network, batch, settings, own.shape[:2])
             _save(output / relative.with_suffix(".png"), classes[0].cpu().numpy(), colors)
             if confidence:
                 probability = probability_of(bins[0].cpu().numpy())

@@ -11,6 +11,7 @@ from selftrain.data.tables import read_images
 from selftrain.devices import leased_device
 from selftrain.errors import UserError
 from selftrain.models import files
+from selftrain.predict.confidence import naming
 from selftrain.predict.forward import predict
 from selftrain.predict.images import batched, shard_of, working_sizes
 from selftrain.predict.store import PredictionWriter
@@ -48,6 +49,7 @@ def predict_shard(settings: PredictStageSettings, model: Path, images: Path, out
         ) as writer:
             for batch in batched(table, settings.read.size, settings.batch_size, positions):
                 size = sizes[batch.positions[0]]
-                classes, bins = predict(network, batch.pixels.to(device), settings.prediction, size)
+                with naming([table.image[position] for position in batch.positions]):
+                    classes, bins = predict(network, batch.pixels.to(device), settings.prediction, size)
                 for position, one, confidence in zip(batch.positions, classes.cpu(), bins.cpu(), strict=True):
                     writer.write(position - positions.start, one.numpy(), confidence.numpy())
