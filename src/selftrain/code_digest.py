@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import json
 from functools import lru_cache
 from pathlib import Path
+
+from selftrain import artifacts, registry
 
 PACKAGE = "selftrain"
 SOURCE = Path(__file__).parent
@@ -31,6 +34,34 @@ def _digest(modules: tuple[str, ...]) -> str:
         for companion in _companions(module):
             whole.update(companion.name.encode() + b"\0" + companion.read_bytes() + b"\0")
     return whole.hexdigest()[:16]
+
+
+class CodeDigests:
+    """The digests of one run's jobs.
+
+    Args:
+        file: where a run keeps the digests it used.
+        frozen: use those instead of the code's own, so that an upgrade in the middle of a study reruns nothing.
+    """
+
+    def __init__(self, file: Path, *, frozen: bool) -> None:
+        self.file, self.frozen = file, frozen
+        self.used: dict[str, str] = {}
+        self.remembered: dict[str, str] = json.loads(file.read_text()) if file.is_file() else {}
+
+    def of(self, *modules: str, own: str | None = None) -> str:
+        """The digest of all code that `modules` reach, and of a user's own 'package.module:attribute'."""
+        key = " ".join([*modules, *filter(None, [own])])
+        if self.frozen and key in self.remembered:
+            return self.remembered[key]
+        if key not in self.used:
+            self.used[key] = code_digest(*modules) + (artifacts.digest_file(registry.file_of(own)) if own else "")
+        return self.used[key]
+
+    def remember(self) -> None:
+        """Keep the digests of a run that begins."""
+        if not self.frozen:
+            artifacts.write_json(self.file, self.remembered | self.used)
 
 
 def closure(*modules: str) -> set[str]:

@@ -6,7 +6,6 @@ since every call of Snakemake starts here.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Callable
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from selftrain import artifacts, registry
-from selftrain.code_digest import SOURCE, code_digest
+from selftrain.code_digest import SOURCE, CodeDigests
 from selftrain.errors import UserError
 from selftrain.settings import config as config_file
 from selftrain.settings.base import Settings, nearest
@@ -58,7 +57,6 @@ class Graph:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self._used: dict[str, str] = {}
 
     @classmethod
     def load(cls, source: Path | dict[str, Any]) -> Graph:
@@ -339,31 +337,17 @@ class Graph:
 
     # Code as an input.
 
-    def code(self, *modules: str, own: str | None = None) -> str:
-        """The digest of what a job runs, a user's own module included.
-
-        Where code is no input it is the digest that the last run with code as an input used, so that an upgrade in the
-        middle of a study reruns nothing.
-        """
-        key = " ".join([*modules, *filter(None, [own])])
-        if not self.config.code_is_input and key in self._remembered:
-            return self._remembered[key]
-        if key not in self._used:
-            self._used[key] = code_digest(*modules) + (artifacts.digest_file(registry.file_of(own)) if own else "")
-        return self._used[key]
-
     @cached_property
-    def _remembered(self) -> dict[str, str]:
-        return json.loads(self._code_file.read_text()) if self._code_file.is_file() else {}
+    def _digests(self) -> CodeDigests:
+        return CodeDigests(Path(self.config.results, ".settings", "code.json"), frozen=not self.config.code_is_input)
 
-    @property
-    def _code_file(self) -> Path:
-        return Path(self.config.results, ".settings", "code.json")
+    def code(self, *modules: str, own: str | None = None) -> str:
+        """The digest of what a job runs, a user's own module included."""
+        return self._digests.of(*modules, own=own)
 
     def remember_code(self) -> None:
         """Keep the digests of a run that begins, for `code_is_input: false` later."""
-        if self.config.code_is_input:
-            artifacts.write_json(self._code_file, self._remembered | self._used)
+        self._digests.remember()
 
     def train_code(self, model: Model) -> str:
         """Of the loop, the chosen algorithm and the network."""
