@@ -388,4 +388,3 @@ def test_the_schema_file_is_in_step():
     """`make schema` writes it; editors read it."""
     file = REPOSITORY / "workflow/schemas/config.schema.json"
     assert json.loads(file.read_text()) == Config.model_json_schema()
-
