@@ -18,7 +18,7 @@ demo: setup
 	$(BIN)/selftrain summary results/summary.csv
 
 test: setup
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 --dist loadfile
 
 test-slow: setup
 	$(BIN)/pytest -m slow
