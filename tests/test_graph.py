@@ -169,6 +169,13 @@ def test_code_that_is_not_used_reruns_nothing(project, module):
     assert project.planned() == []
 
 
+def test_an_algorithm_that_is_not_used_reruns_nothing(project):
+    append(project, "train/algorithms/self_training.py", "\nADDED = 1\n")
+    assert project.planned("--", "results/tiny/pretrained/start/seed-0/metrics.csv") == []
+    retrained = [job for job in project.planned() if job.startswith("train")]
+    assert retrained and not any("pretrained" in job for job in retrained)
+
+
 def test_comments_and_docstrings_rerun_nothing(project):
     append(project, "train/stage.py", "\n# A comment.\n")
     assert project.planned() == []

@@ -380,7 +380,7 @@ def test_the_json_schema_refuses_what_parsing_refuses(path: str, value: Any) -> 
 
 @pytest.mark.parametrize("path", [REPOSITORY / "config.yaml", *sorted(REPOSITORY.glob("configs/**/*.yaml"))], ids=str)
 def test_shipped_configs_parse_and_satisfy_the_schema(path: Path) -> None:
-    load(path)
+    assert load(path).tasks
     jsonschema.validate(yaml.safe_load(path.read_text()), Config.model_json_schema())
 
 

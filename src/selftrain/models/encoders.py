@@ -38,7 +38,7 @@ class Encoder(nn.Module):
         self.fine = next((i for i, stride in enumerate(reductions) if stride >= FINE_STRIDE), len(reductions) - 1)
         self.channels = tuple(self.body.feature_info.channels()[i] for i in (self.fine, -1))
         self.strides = tuple(reductions[i] for i in (self.fine, -1))
-        self.patch = _patch(settings.encoder, reductions)
+        self.patch = _patch(reductions)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return (fine, last); where the network works in patches, the image is stretched to whole ones."""
@@ -49,7 +49,7 @@ class Encoder(nn.Module):
         return features[self.fine], features[-1]
 
 
-def _patch(name: str, reductions: list[int]) -> int:
+def _patch(reductions: list[int]) -> int:
     """The size that inputs must be multiples of: a transformer's one stride, else 1."""
     return reductions[0] if len(set(reductions)) == 1 else 1
 
@@ -60,7 +60,7 @@ def _create(settings: ModelSettings, *, load_weights: bool) -> Any:
         near = difflib.get_close_matches(name, timm.list_models(), n=3)
         raise UserError(f"model.encoder: timm has no '{name}'; near: {', '.join(near) or 'see timm.list_models()'}")
     options: dict[str, Any] = {"features_only": True}
-    if "dynamic_img_size" in _accepted(name):
+    if _is_told_to_take_any_size(name):
         options["dynamic_img_size"] = True
     if not load_weights or settings.weights is None:
         return _of_stride(name, settings.output_stride, options)
@@ -111,10 +111,10 @@ def _of_stride(name: str, stride: int, options: dict[str, Any]) -> Any:
         return timm.create_model(name, **options)
 
 
-def _accepted(name: str) -> set[str]:
-    """Parameter names of the class behind a timm model, as far as its entry point tells."""
+def _is_told_to_take_any_size(name: str) -> bool:
+    """Whether a network has timm's `dynamic_img_size`, which entry points pass on without naming it."""
     source = inspect.getsource(inspect.getmodule(timm.model_entrypoint(name)))  # type: ignore[arg-type]
-    return {"dynamic_img_size"} if "dynamic_img_size" in source else set()
+    return "dynamic_img_size" in source
 
 
 def describe(encoder: Encoder) -> dict[str, object]:
