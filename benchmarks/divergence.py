@@ -21,7 +21,7 @@ from selftrain.predict.store import Predictions, read_histograms
 from selftrain.registry import POLICIES
 from selftrain.select.cut import Cut, kl_divergence
 from selftrain.select.policies import decide
-from selftrain.select.stage import describe, read_prior
+from selftrain.select.stage import describe, read_labeled
 from selftrain.settings.selection import SelectSettings
 
 
@@ -35,14 +35,15 @@ def main() -> None:
     shards = sorted(told.predictions.glob("*.h5"), key=lambda path: int(path.stem.split("-")[1]))
     with Predictions(shards[0]) as first:
         classes = tuple(json.loads(first.attributes["classes"]))
-    histograms, prior = read_histograms(shards, classes), read_prior(told.classes, classes)
+    histograms, known = read_histograms(shards, classes), read_labeled(told.classes, classes)
+    prior = known.share.to_numpy()
     rows = []
     for name in POLICIES:
         for resolution in (None, "float16"):
             policy = {"name": name, "resolution": resolution}
             settings = SelectSettings.model_validate({"classes": classes, "policy": policy, "portion": told.portion})
             cut = decide(settings, histograms, prior)
-            counts = labeled(shards, describe(classes, histograms, prior, cut), told.seed)
+            counts = labeled(shards, describe(known, histograms, cut), told.seed)
             divergence, left_out = kl_divergence(prior, counts, classes)
             rows.append(
                 {

@@ -21,7 +21,8 @@ import numpy as np
 import pandas as pd
 
 from selftrain.confidence import BINS
-from selftrain.label.stage import Rule, label, merge
+from selftrain.label.merge import merge
+from selftrain.label.stage import Rule, label
 from selftrain.predict.store import PredictionWriter, histogram
 from selftrain.select.cut import read_cut
 from selftrain.select.stage import select
@@ -44,7 +45,8 @@ def writer(path: Path, count: int, shape: tuple[int, int]) -> PredictionWriter:
 
 def finish(folder: Path, shards: int = 1) -> dict[str, Callable[[], None]]:
     """The stages after predict, over the shards p0.h5, p1.h5, ... in `folder`."""
-    pd.DataFrame({"class": CLASSES, "share": PRIOR}).to_csv(folder / "classes.csv", index=False)
+    known = pd.DataFrame({"class": CLASSES, "share": PRIOR, "mean_size": PRIOR})
+    known.to_csv(folder / "classes.csv", index=False)
     predictions, labels = ([folder / f"{kind}{i}.h5" for i in range(shards)] for kind in "pl")
     cut, output, table = (folder / name for name in ("cut.csv", "out.h5", "out.csv"))
 

@@ -17,6 +17,7 @@ def test_a_stage_reaches_what_it_imports_and_no_settings():
 @pytest.mark.parametrize("entries", [registry.DECODERS, registry.ALGORITHMS, registry.POLICIES])
 def test_no_stage_reaches_a_method_that_was_not_chosen(entries):
     stages = [f"selftrain.{stage}.stage" for stage in ("train", "predict", "select", "label", "evaluate")]
+    stages += ["selftrain.label.choice", "selftrain.label.merge"]
     methods = {registry.module_of(path) for path in entries.values()}
     assert not methods & closure(*stages)
     for path in entries.values():
@@ -24,8 +25,13 @@ def test_no_stage_reaches_a_method_that_was_not_chosen(entries):
 
 
 def test_selecting_and_labeling_reach_no_torch_code():
-    reached = closure("selftrain.select.stage", "selftrain.label.stage")
+    reached = closure("selftrain.select.stage", "selftrain.label.stage", "selftrain.label.merge")
     assert not any(module.startswith(("selftrain.models", "selftrain.train")) for module in reached)
+
+
+def test_heads_are_code_of_their_algorithm_alone():
+    assert "selftrain.models.heads" not in closure("selftrain.train.stage", "selftrain.predict.stage")
+    assert "selftrain.models.heads" in closure(registry.module_of(registry.ALGORITHMS["weak_labels"]))
 
 
 def test_digests_differ_by_what_is_chosen():

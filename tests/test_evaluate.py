@@ -14,7 +14,7 @@ from selftrain.errors import UserError
 from selftrain.evaluate.pseudo_labels import score
 from selftrain.evaluate.scores import confusion, iou, miou, pixel_accuracy
 from selftrain.evaluate.stage import evaluate
-from selftrain.settings.prediction import EvaluateStageSettings, PredictionSettings, ScoreSettings
+from selftrain.settings.prediction import EvaluateStageSettings, InferenceSettings, ScoreSettings
 
 IDS = st.sampled_from([0, 1, 2, 3, 255])
 SIZES = [(32, 48), (32, 48), (20, 30), (48, 32)]
@@ -63,11 +63,11 @@ def split(tmp_path_factory):
 def scored(tmp_path, split):
     """Evaluates a random model and returns it and its two tables."""
 
-    def run(size=None, prediction=None, classes=tiny.CLASSES):
+    def run(size=None, evaluation=None, classes=tiny.CLASSES):
         network = tiny.save_model(tmp_path / "model.safetensors", classes=classes)
         read = tiny.READ.model_copy(update={"size": size})
         chosen = EvaluateStageSettings(
-            prediction=prediction or PredictionSettings(), batch_size=3, splits={"val": read, "again": read}
+            evaluation=evaluation or InferenceSettings(), seed=0, batch_size=3, splits={"val": read, "again": read}
         )
         tables = tmp_path / "confusion.csv", tmp_path / "metrics.csv"
         evaluate(chosen, tmp_path / "model.safetensors", {"val": split, "again": split}, *tables)
@@ -96,7 +96,7 @@ def test_scores_are_taken_at_the_labels_own_size(scored, split, size):
 
 
 def test_metrics_follow_from_the_confusion(scored):
-    _, table, metrics = scored(prediction=PredictionSettings(flip=True))
+    _, table, metrics = scored(evaluation=InferenceSettings(flip=True))
     matrix = table[table.split == "val"].pixels.to_numpy().reshape(3, 3)
     assert metrics.columns.to_list() == ["split", "metric", "class", "value", "pixels"]
     own = metrics[metrics.split == "val"]
@@ -130,7 +130,9 @@ def test_pseudo_labels_are_scored_where_they_have_a_class_and_a_truth(tmp_path, 
             if true != 255 and guess != 255:
                 pixels[guess] += 1
                 correct[guess] += true == guess
-    table = pd.read_csv(tmp_path / "score.csv", keep_default_na=False, na_values={"accuracy": ""})
+    empty = dict.fromkeys(("accuracy", "weak_precision", "weak_recall"), "")
+    table = pd.read_csv(tmp_path / "score.csv", keep_default_na=False, na_values=empty)
+    assert table.columns.to_list() == ["class", "pixels", "correct", *empty]
     assert table["class"].to_list() == ["", *tiny.CLASSES]
     assert table.pixels.to_list() == [pixels.sum(), *pixels] and pixels[2] == 0
     assert table.correct.to_list() == [correct.sum(), *correct]
@@ -138,6 +140,7 @@ def test_pseudo_labels_are_scored_where_they_have_a_class_and_a_truth(tmp_path, 
         [correct.sum() / pixels.sum(), *(correct / pixels.clip(1))[:2]]
     )
     assert np.isnan(table.accuracy[3])
+    assert table[["weak_precision", "weak_recall"]].isna().all(axis=None)
 
 
 def test_pseudo_labels_of_other_images_are_not_scored(tmp_path, split):

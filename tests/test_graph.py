@@ -1,5 +1,6 @@
 """The whole graph on tiny data, run as a user runs it, and what a second run does after each kind of change."""
 
+import json
 import os
 import re
 import shutil
@@ -10,11 +11,21 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
+from safetensors.torch import load_file
 
 from selftrain import artifacts
+from selftrain.label.pseudo_labels import PseudoLabels
+from selftrain.models import files
 
 ROOT = Path(__file__).parents[1]
-DARS_2 = "results/tiny/dars/seed-0/round-2"
+DARS_2, MLSL_2 = (f"results/tiny/{name}/seed-0/round-2" for name in ("dars", "mlsl"))
+ROUNDS = {"cbst": 1, "dars": 2, "mlsl": 2, "st": 1}
+PREDICTIONS = [
+    "pretrained/start/seed-0/predictions/single",
+    "pretrained/start/seed-0/predictions/prior-0.02",
+    "dars/seed-0/round-1/predictions/single",
+    "mlsl/seed-0/round-1/predictions/sisc-9x16x32",
+]
 
 
 class Project:
@@ -33,7 +44,7 @@ class Project:
     def snakemake(self, *arguments: str) -> subprocess.CompletedProcess:
         environment = os.environ | {"PYTHONPATH": str(self.folder / "src")}
         command = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments]
-        return subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=600)
+        return subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=900)
 
     def planned(self, *arguments: str) -> list[str]:
         """Jobs that a run would do, as 'rule' or 'rule wildcards'."""
@@ -74,6 +85,16 @@ def tiny_config() -> dict:
         "experiments": {
             "st": {"policy": "st", "rounds": rounds[:1]},
             "dars": {"policy": {"name": "dars", "resolution": "float16"}, "rounds": rounds},
+            "cbst": {
+                "policy": {"name": "cbst", "choice": "normalized"},
+                "prediction": {"spatial_prior": {}},
+                "rounds": rounds[:1],
+            },
+            "mlsl": {  # its second round starts from, and is predicted by, a model that has a head
+                "policy": "cbst",
+                "algorithm": {"name": "weak_labels", "channels": 8, "hidden": 8},
+                "rounds": [rounds[0], {"portion": 0.5, "prediction": {"patches": {"size": [16, 32], "count": 9}}}],
+            },
         },
     }
 
@@ -105,12 +126,38 @@ def test_every_artifact_is_there(ran):
         f"{DARS_2}/metrics.csv",
         f"{DARS_2}/confusion.csv",
         f"{DARS_2}/manifest.json",
-        "results/tiny/pretrained/start/seed-0/predictions/single/shard-0-of-1.h5",
+        f"{MLSL_2}/pseudo_label_scores.csv",
+        "results/tiny/cbst/seed-0/round-1/metrics.csv",
+        *(f"results/tiny/{model}/shard-0-of-1.h5" for model in PREDICTIONS),
         "results/report/index.html",
     ):
         assert (ran.folder / name).is_file(), name
+    predicted = [path.parent for path in (ran.folder / "results/tiny").rglob("predictions/*/*.h5")]
+    assert sorted(str(path.relative_to(ran.folder / "results/tiny")) for path in predicted) == sorted(PREDICTIONS)
+    assert not list((ran.folder / "results").rglob("chosen-*.h5")), "an intermediate file was left"
     assert not list((ran.folder / "results").rglob(".*-*.h5")), "a temporary file was left"
     assert not list((ran.folder / "results/.resume").iterdir()), "resume state was left"
+
+
+def test_weak_labels_and_their_head_are_in_the_files_of_their_rounds_alone(ran):
+    for number in (1, 2):
+        folder = ran.folder / MLSL_2.replace("round-2", f"round-{number}")
+        labels = PseudoLabels(folder / "pseudo_labels.h5")
+        assert labels.weak_labels.shape == (7, 11) and labels.weak_labels.any()
+        assert pd.read_csv(folder / "pseudo_labels.csv").weak_images.tolist() == labels.weak_labels.sum(0).tolist()
+        assert pd.read_csv(folder / "pseudo_label_scores.csv").weak_recall[0] > 0
+        assert {"labeled_classes", "pseudo_labeled_classes"} < set(pd.read_csv(folder / "train.csv"))
+        told = json.loads((folder / "manifest.json").read_text())["network"]
+        heads = {name: tensor for name, tensor in load_file(folder / "model.safetensors").items() if "heads." in name}
+        assert heads and all(name.startswith("heads.") for name in heads)
+        assert told["head_parameters"] == sum(tensor.numel() for tensor in heads.values())
+        network, _ = files.load(folder / "model.safetensors")
+        assert not network.heads and told["parameters"] == sum(p.numel() for p in network.parameters())
+    for other in ("dars", "cbst", "st"):
+        folder = ran.folder / f"results/tiny/{other}/seed-0/round-1"
+        assert PseudoLabels(folder / "pseudo_labels.h5").weak_labels is None
+        assert not [name for name in load_file(folder / "model.safetensors") if name.startswith("heads.")]
+        assert pd.read_csv(folder / "pseudo_label_scores.csv")[["weak_precision", "weak_recall"]].isna().all(axis=None)
 
 
 def test_the_summary_has_every_round_and_split(ran):
@@ -118,7 +165,7 @@ def test_the_summary_has_every_round_and_split(ran):
     columns = "task experiment seed round split miou pixel_accuracy gain labeled_share pseudo_label_accuracy"
     assert list(summary.columns) == columns.split()
     told = sorted(zip(summary.experiment, summary["round"], summary.split, strict=True))
-    assert told == [(e, r, "val") for e, n in (("dars", 2), ("st", 1)) for r in range(n + 1)]
+    assert told == [(e, r, "val") for e, n in ROUNDS.items() for r in range(n + 1)]
     later = summary[summary["round"] > 0]
     assert later.labeled_share.between(0, 1, inclusive="right").all()
     assert later.pseudo_label_accuracy.between(0, 1).all()
@@ -151,6 +198,25 @@ def test_one_more_round_plans_only_that_round(project):
     assert others and all("round=3" in job or "round-3" in job for job in others), others
 
 
+def test_a_rounds_prediction_reruns_that_round_and_no_other(project):
+    config = tiny_config()
+    config["experiments"]["dars"]["rounds"][1]["prediction"] = {"patches": {"size": [16, 32]}}
+    project.configure(config)
+    planned = project.planned()
+    predictions = [job for job in planned if job.startswith("predict")]
+    assert len(predictions) == 1 and "dars/seed-0/round-1" in predictions[0] and "sisc-50x16x32" in predictions[0]
+    others = [job for job in planned if job not in (*predictions, "summary", "report")]
+    assert others and all("experiment=dars" in job or "dars/seed-0" in job for job in others), others
+    assert all("round=2" in job or "round-2" in job for job in others), others
+
+
+def test_how_models_are_evaluated_reruns_their_evaluation_alone(project):
+    project.configure(tiny_config() | {"evaluation": {"flip": True}})
+    planned = project.planned()
+    assert {job.split()[0] for job in planned} == {"evaluate", "summary", "report"}
+    assert len(planned) == 1 + sum(ROUNDS.values()) + 2
+
+
 def append(project: Project, module: str, text: str) -> None:
     with (project.folder / "src/selftrain" / module).open("a") as file:
         file.write(text)
@@ -160,20 +226,39 @@ def test_selection_code_reruns_selection_and_not_pretraining(project):
     append(project, "select/dars.py", "\nADDED = 1\n")
     planned = project.planned()
     assert any(job.startswith("select") and "experiment=dars" in job for job in planned)
-    assert not any("pretrained" in job or "experiment=st" in job or "st/seed" in job for job in planned), planned
+    assert {found for job in planned for found in re.findall(r"(\w+)/seed|experiment=(\w+)", job)} == {
+        ("dars", ""),
+        ("", "dars"),
+    }, planned
 
 
-@pytest.mark.parametrize("module", ["select/cbst.py", "models/decoders/aspp.py", "settings/base.py"])
-def test_code_that_is_not_used_reruns_nothing(project, module):
+@pytest.mark.parametrize(
+    ("module", "targets"),
+    [
+        ("select/cbst.py", ("--", f"{DARS_2}/metrics.csv", "results/tiny/st/seed-0/round-1/metrics.csv")),
+        ("label/choice.py", ("--", f"{DARS_2}/metrics.csv", f"{MLSL_2}/metrics.csv")),
+        ("models/decoders/aspp.py", ()),
+        ("settings/base.py", ()),
+    ],
+)
+def test_code_that_is_not_used_reruns_nothing(project, module, targets):
     append(project, module, "\nADDED = 1\n")
-    assert project.planned() == []
+    assert project.planned(*targets) == []
 
 
-def test_an_algorithm_that_is_not_used_reruns_nothing(project):
-    append(project, "train/algorithms/self_training.py", "\nADDED = 1\n")
+@pytest.mark.parametrize(
+    ("module", "users"),
+    [
+        ("train/algorithms/self_training.py", set(ROUNDS)),  # of which weak labels are a kind
+        ("train/algorithms/weak_labels.py", {"mlsl"}),
+        ("models/heads.py", {"mlsl"}),
+    ],
+)
+def test_an_algorithm_that_is_not_used_reruns_nothing(project, module, users):
+    append(project, module, "\nADDED = 1\n")
     assert project.planned("--", "results/tiny/pretrained/start/seed-0/metrics.csv") == []
     retrained = [job for job in project.planned() if job.startswith("train")]
-    assert retrained and not any("pretrained" in job for job in retrained)
+    assert {re.search(r"model=(\w+)/", job)[1] for job in retrained} == users
 
 
 def test_comments_and_docstrings_rerun_nothing(project):

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from test_label import CLASSES, images, run, write_shard
+from test_label import CLASSES, MEAN_SIZE, images, run, write_shard
 
 from selftrain.errors import UserError
 from selftrain.inspect import inspect
@@ -17,13 +17,16 @@ def files(tmp_path_factory):
 def test_pseudo_labels(files):
     table = inspect(files / "pseudo_labels.h5")
     assert table["class"].tolist() == list(CLASSES)
-    assert {"pixels", "share", "prior", "threshold_probability", "kept_fraction", "alarm"} <= set(table)
+    columns = "class pixels share prior threshold_log_odds threshold_probability kept_fraction images changed alarm"
+    assert table.columns.to_list() == columns.split()  # nothing about weak labels, since there are none
     assert inspect(files / "pseudo_labels.h5", images=True).image.tolist() == [f"image_{i}" for i in range(6)]
 
 
 def test_tables(files):
     assert inspect(files / "pseudo_labels.csv").pixels.tolist() == inspect(files / "pseudo_labels.h5").pixels.tolist()
+    assert inspect(files / "pseudo_labels.csv").weak_images.isna().all()
     assert inspect(files / "cut.csv").alarm.tolist() == ["", "", "", "never predicted"]
+    assert inspect(files / "cut.csv").mean_size.tolist() == MEAN_SIZE
 
 
 def test_predictions(files):
@@ -76,7 +79,8 @@ def test_other_files(files, tmp_path):
 
 
 def test_a_fixed_threshold_has_no_portions(tmp_path):
-    from selftrain.label.stage import label, merge
+    from selftrain.label.merge import merge
+    from selftrain.label.stage import label
     from selftrain.select.stage import select
     from selftrain.settings.selection import LabelSettings, SelectSettings
 

@@ -14,8 +14,9 @@ from selftrain import hdf5
 from selftrain.confidence import BINS, coarse, log_odds_of_coarse
 from selftrain.errors import UserError
 from selftrain.label import draws
+from selftrain.label.merge import CLASS_COLUMNS, merge
 from selftrain.label.pseudo_labels import PseudoLabels
-from selftrain.label.stage import label, merge
+from selftrain.label.stage import label
 from selftrain.predict.store import Predictions, PredictionWriter, histogram, read_histograms
 from selftrain.select.cut import read_cut
 from selftrain.select.stage import select
@@ -23,6 +24,7 @@ from selftrain.settings.selection import LabelSettings, SelectSettings
 
 CLASSES = ("road", "sky", "Füße", "bus")
 PRIOR = [0.6, 0.3, 0.1, 0.0]
+MEAN_SIZE = [0.5, 0.4, 0.2, 0.0]
 
 
 def images(count, seed=0, size=(40, 60)):
@@ -51,7 +53,8 @@ def run(folder, items, shards=1, canvas=(40, 60), policy="dars", portion=0.3, se
     predictions = [write_shard(folder / f"p{i}.h5", [items[j] for j in part], canvas) for i, part in enumerate(parts)]
     told = SelectSettings(classes=CLASSES, policy={"name": policy, "resolution": resolution}, portion=portion)
     how = LabelSettings(seed=seed, round=1, select=told)
-    pd.DataFrame({"class": CLASSES, "share": PRIOR}).to_csv(folder / "classes.csv", index=False)
+    known = pd.DataFrame({"class": CLASSES, "share": PRIOR, "mean_size": MEAN_SIZE})
+    known.to_csv(folder / "classes.csv", index=False)
     cut, output = folder / "cut.csv", folder / "pseudo_labels.h5"
     select(told, predictions, folder / "classes.csv", cut)
     labels = [folder / f"l{i}.h5" for i in range(shards)]
@@ -153,7 +156,7 @@ def test_the_file_stands_alone(tmp_path):
         assert file["cut"].dtype.names[:2] == ("class", "predicted")
         assert file["classes"]["class"][2].decode() == "Füße"
         about = dict(file.attrs)
-    assert about["format"] == "selftrain-pseudo-labels" and about["version"] == 1
+    assert about["format"] == "selftrain-pseudo-labels" and about["version"] == 2
     assert (about["method"], about["round"], about["portion"], about["seed"]) == ("dars", 1, 0.3, 0)
     assert json.loads(about["classes"]) == list(CLASSES) and about["model"] == "0f" * 8
     assert LabelSettings.model_validate_json(about["settings"]) == how
@@ -163,7 +166,9 @@ def test_reader(tmp_path):
     items = list(images(5))
     output, *_ = run(tmp_path, items)
     labels = PseudoLabels(output)
-    assert len(labels) == 5
+    assert len(labels) == 5 and labels.weak_labels is None
+    assert labels.classes.columns.to_list() == CLASS_COLUMNS
+    assert (labels.classes.changed == 0).all() and labels.classes.weak_images.isna().all()
     assert labels.classes["class"].tolist() == list(CLASSES)
     assert labels.classes.pixels.tolist() == labels.counts.sum(0).tolist()
     pd.testing.assert_frame_equal(
@@ -171,12 +176,13 @@ def test_reader(tmp_path):
         pd.read_csv(
             tmp_path / "pseudo_labels.csv",
             keep_default_na=False,
-            na_values={"threshold_log_odds": [""], "threshold_probability": [""]},
+            na_values=dict.fromkeys(("threshold_log_odds", "threshold_probability", "weak_images"), ""),
             float_precision="round_trip",
         ),
         check_dtype=False,
     )
     pd.testing.assert_frame_equal(labels.cut, read_cut(tmp_path / "cut.csv"), check_dtype=False)
+    assert labels.cut.mean_size.tolist() == MEAN_SIZE and labels.cut.prior.tolist() == PRIOR
     table = labels.images
     for row, (name, classes, _) in zip(table.itertuples(), items, strict=True):
         got = labels.label(name)

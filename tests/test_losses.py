@@ -5,6 +5,7 @@ from torch import nn
 
 from selftrain.data.batches import Batch
 from selftrain.settings.training import SelfTrainingSettings
+from selftrain.train.algorithms import Given
 from selftrain.train.algorithms.self_training import SelfTraining
 from selftrain.train.losses import cross_entropy
 
@@ -61,14 +62,21 @@ class Linear(nn.Conv2d):
         return super().forward(images.float() / 255)
 
 
+class Headless(nn.Sequential):
+    """Called as a segmenter without heads is."""
+
+    def forward(self, images, *, heads=False):
+        return (super().forward(images), {}) if heads else super().forward(images)
+
+
 @pytest.mark.parametrize("valid", [0, 3, 96])
 def test_each_half_is_a_mean_over_its_own_pixels(valid):
     torch.manual_seed(0)
-    model, ids = Linear(3, 4, 1), torch.randint(0, 4, (2, 6, 8), dtype=torch.uint8)
+    model, ids = Headless(Linear(3, 4, 1)), torch.randint(0, 4, (2, 6, 8), dtype=torch.uint8)
     pseudo_ids = ids.flatten().where(torch.arange(96) < valid, 255).view(2, 6, 8).byte()
     batches = halves(ids, pseudo_ids)
     joint, separate = (
-        SelfTraining(SelfTrainingSettings(forwards=forwards, weight=0.5), None).terms(model, batches, 0)
+        SelfTraining(SelfTrainingSettings(forwards=forwards, weight=0.5), Given(4)).terms(model, batches, 0)
         for forwards in ("joint", "separate")
     )
     for name, weight in (("labeled", 1), ("pseudo_labeled", 0.5)):
@@ -84,7 +92,7 @@ def test_joint_forwards_share_batch_norm_and_separate_ones_do_not():
     seen = {}
     for forwards in ("joint", "separate"):
         norm = nn.BatchNorm2d(3)
-        model = nn.Sequential(Linear(3, 3, 1), norm)
-        SelfTraining(SelfTrainingSettings(forwards=forwards), None).terms(model, batches, 0)
+        model = Headless(Linear(3, 3, 1), norm)
+        SelfTraining(SelfTrainingSettings(forwards=forwards), Given(3)).terms(model, batches, 0)
         seen[forwards] = int(norm.num_batches_tracked)
     assert seen == {"joint": 1, "separate": 2}

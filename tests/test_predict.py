@@ -1,3 +1,5 @@
+import copy
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,14 +18,22 @@ from selftrain.data.reading import read_image
 from selftrain.errors import UserError
 from selftrain.models import files
 from selftrain.predict.folder import predict_folder
-from selftrain.predict.forward import predict
+from selftrain.predict.forward import Predictor, load_predictor
 from selftrain.predict.images import batched, shard_of, working_sizes
 from selftrain.predict.stage import predict_shard
 from selftrain.predict.store import Predictions, read_histograms
-from selftrain.settings.prediction import PredictionSettings, PredictStageSettings
+from selftrain.settings.prediction import InferenceSettings, PredictionSettings, PredictStageSettings
 
 SINGLE = PredictionSettings()
+PATCHES = {"size": (16, 24), "count": 5}
 SIZES = [(32, 48), (32, 48), (20, 30), (32, 48), (48, 32), (48, 32), (24, 24), (24, 24), (32, 48)]
+
+
+class Bytes(torch.nn.Sequential):
+    """Takes bytes and fractions, as a segmenter does."""
+
+    def forward(self, images):
+        return super().forward(images.float() / 255 if images.dtype == torch.uint8 else images)
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +46,7 @@ def model(tmp_path_factory):
 @pytest.fixture(scope="module")
 def network():
     torch.manual_seed(0)
-    return torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, stride=2, padding=1), torch.nn.Tanh(), torch.nn.Conv2d(8, 4, 1))
+    return Bytes(torch.nn.Conv2d(3, 8, 3, stride=2, padding=1), torch.nn.Tanh(), torch.nn.Conv2d(8, 4, 1))
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +65,7 @@ def brute_average(network, images, scales, flips, size):
             view = images.double()
             shape = [max(1, round(side * scale)) for side in images.shape[-2:]]
             view = F.interpolate(view, shape, mode="bilinear", align_corners=False, antialias=True)
-            logits = network.double()(torch.flip(view, [3]) if flip else view)
+            logits = copy.deepcopy(network).double()(torch.flip(view, [3]) if flip else view)
             logits = torch.flip(logits, [3]) if flip else logits
             total += F.interpolate(logits, size, mode="bilinear", align_corners=False).softmax(1)
     return total.detach().numpy()
@@ -66,9 +76,10 @@ def brute_average(network, images, scales, flips, size):
 )
 @pytest.mark.parametrize("size", [(20, 26), (33, 41)])
 def test_averaging_is_the_mean_of_all_views(network, scales, flip, size):
-    images = torch.rand(2, 3, 20, 26, generator=torch.Generator().manual_seed(1))
-    classes, bins = predict(network.float(), images, PredictionSettings(scales=scales, flip=flip), size)
-    sums = brute_average(network, images, scales, (False, True) if flip else (False,), size)
+    images = torch.randint(0, 256, (2, 3, 20, 26), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+    predictor = Predictor(network, 4, InferenceSettings(scales=scales, flip=flip))
+    classes, bins = predictor(images, ["a", "b"], size)
+    sums = brute_average(network, images / 255, scales, (False, True) if flip else (False,), size)
     top = np.sort(sums, 1)
     close = top[:, -1] - top[:, -2] < 1e-5
     assert close.mean() < 0.01 and (close | (classes.numpy() == sums.argmax(1))).all()
@@ -79,18 +90,10 @@ def test_averaging_is_the_mean_of_all_views(network, scales, flip, size):
 
 def test_a_flip_is_undone(network):
     """A network that sees only columns: the average of both views is symmetric where the image is."""
-    images = torch.rand(1, 3, 12, 13)
+    images = torch.randint(0, 128, (1, 3, 12, 13), dtype=torch.uint8)
     symmetric = images + images.flip(-1)
-    _, bins = predict(network.float(), symmetric / 2, PredictionSettings(flip=True), (12, 13))
+    _, bins = Predictor(network, 4, InferenceSettings(flip=True))(symmetric, ["a"], (12, 13))
     assert torch.equal(bins, bins.flip(-1))
-
-
-@pytest.mark.parametrize("settings", [SINGLE, PredictionSettings(flip=True, scales=(0.5, 1.0))])
-def test_bytes_and_fractions_predict_the_same(model, settings):
-    network, _ = files.load(model)
-    images = torch.randint(0, 256, (1, 3, 16, 24), dtype=torch.uint8)
-    one, two = (predict(network, pixels, settings, (16, 24)) for pixels in (images, images.float() / 255))
-    assert torch.equal(one[0], two[0]) and torch.equal(one[1], two[1])
 
 
 # Shards
@@ -123,6 +126,7 @@ def predicted(folder, model, images, shards, batch_size=2, **changes):
     for shard in range(shards):
         settings = PredictStageSettings(
             prediction=changes.get("prediction", SINGLE),
+            seed=changes.get("seed", 0),
             batch_size=batch_size,
             shard=shard,
             shards=shards,
@@ -137,7 +141,9 @@ def predicted(folder, model, images, shards, batch_size=2, **changes):
     return found, read_histograms(written)
 
 
-@pytest.mark.parametrize("prediction", [SINGLE, PredictionSettings(flip=True, scales=(1.0, 1.5))])
+@pytest.mark.parametrize(
+    "prediction", [SINGLE, PredictionSettings(flip=True, scales=(1.0, 1.5)), PredictionSettings(patches=PATCHES)]
+)
 def test_shards_change_nothing(tmp_path, model, mixed, prediction):
     one, histogram = predicted(tmp_path, model, mixed, 1, prediction=prediction)
     assert [classes.shape for classes, _ in one.values()] == SIZES
@@ -193,11 +199,11 @@ def test_masks_of_a_folder(tmp_path, model, folder, size):
     predict_folder(model, folder, output, SINGLE, size=size, confidence=True)
     confidence = {name.replace(".png", ".confidence.png") for name in MASKS.values()}
     assert {str(file.relative_to(output)) for file in output.rglob("*.png")} == {*MASKS.values(), *confidence}
-    network, _ = files.load(model)
+    predictor = load_predictor(model, SINGLE, torch.device("cpu"))
     for image, name in MASKS.items():
         mask, own = Image.open(output / name), read_image(folder / image)
         assert mask.mode == "P" and mask.getpalette() == palette(3)
-        classes, bins = predict(network, to_tensor(read_image(folder / image, size))[None], SINGLE, own.shape[:2])
+        classes, bins = predictor(to_tensor(read_image(folder / image, size))[None], [image], own.shape[:2])
         assert (np.asarray(mask) == classes[0].numpy()).all()
         gray = Image.open(output / name.replace(".png", ".confidence.png"))
         expected = 255 / (1 + np.exp(-log_odds_of(bins[0].numpy())))

@@ -25,7 +25,7 @@ from selftrain.report.page import write_report
 from selftrain.report.pictures import overlay
 from selftrain.report.results import read_results, read_summary
 from selftrain.report.summary import summarize, write_summary
-from selftrain.report.tables import DASH, alarms, class_table, summary_table
+from selftrain.report.tables import DASH, alarms, class_table, summary_table, weak_label_table
 from selftrain.report.terminal import print_summary
 from selftrain.settings.report import ReportSettings, RoundReport, TaskReport
 
@@ -57,7 +57,7 @@ def write_training(folder: Path, pseudo: bool) -> None:
     (folder / "manifest.json").write_text(json.dumps({**manifest, "threads": 1, "settings": {"note": "</pre>"}}))
 
 
-def write_pseudo_labels(folder: Path, round_: int, truth: bool) -> None:
+def write_pseudo_labels(folder: Path, round_: int, truth: bool, weak: bool) -> None:
     pixels = np.array([50, 30, 20, 0])
     table = pd.DataFrame(
         {
@@ -69,6 +69,8 @@ def write_pseudo_labels(folder: Path, round_: int, truth: bool) -> None:
             "threshold_probability": [0.73, 0.88, 0.95, np.nan],
             "kept_fraction": [1, 1, 0.5, 0],
             "images": [2, 2, 1, 0],
+            "changed": 0,
+            "weak_images": [2, 1, 1, 0] if weak else np.nan,
             "alarm": ["", "", "", ALARM],
         }
     )
@@ -76,6 +78,8 @@ def write_pseudo_labels(folder: Path, round_: int, truth: bool) -> None:
     table.assign(predicted=2 * pixels).to_csv(folder / "cut.csv", index=False)
     if truth:
         scores = pd.DataFrame({"class": ["", *CLASSES], "accuracy": [0.75] * 5})
+        scores["weak_precision"] = [0.5, 0.5, 1, 0, np.nan] if weak else np.nan
+        scores["weak_recall"] = [0.75, 1, 0.25, 0, np.nan] if weak else np.nan
         scores.to_csv(folder / "pseudo_label_scores.csv", index=False)
     with FORMAT.create(folder / "pseudo_labels.h5") as file:
         label = np.random.default_rng(round_).choice(np.array([0, 1, 2, 255], np.uint8), (5, 6, 8))
@@ -112,7 +116,7 @@ def write_results(folder: Path, seeds: tuple[int, ...] = (0,), truth: bool = Tru
                 write_metrics(place, miou_of(experiment, seed, round_))
                 write_training(place, pseudo=round_ > 0)
                 if round_:
-                    write_pseudo_labels(place, round_, truth)
+                    write_pseudo_labels(place, round_, truth, weak=experiment == "NA")
                 rounds.append(
                     RoundReport(task="tiny", experiment=experiment, seed=seed, round=round_, folder=str(place))
                 )
@@ -204,6 +208,7 @@ def test_the_page_is_whole_and_tells_of_everything(page):
     text = " ".join(reader.text)
     for word in (*CLASSES, *ROUNDS, "val", "image-0", "image-4", "0.1.0", "9.9", "12.3", ALARM, "round 2", "dars"):
         assert word in text, word
+    assert "Weak labels by class" in text
     assert {"svg", "table", "img", "details", "aside"} <= set(reader.tags)
     assert reader.tags["svg"] == 1 + 2 * len(ROUNDS)
     assert [value for name, value in reader.attributes if name == "alt" and "round 2" in value]
@@ -246,6 +251,18 @@ def test_seeds_become_mean_and_deviation(tmp_path):
     cell = class_table(results.iou, settings.tasks[0], "val").rows[1][1][0]
     assert (cell.text, cell.notes, cell.heat, cell.tone) == ("50.0 ± 7.1", ("+5.0 ± 0.0",), 0.5, "up")
     write_report(settings, tmp_path / "summary.csv", tmp_path / "index.html")
+
+
+@pytest.mark.parametrize("truth", [True, False])
+def test_weak_labels_are_told_of_the_rounds_that_have_them(tmp_path, truth):
+    settings = write_results(tmp_path, truth=truth)
+    write_summary(settings, tmp_path / "summary.csv")
+    table = weak_label_table(read_results(settings, tmp_path / "summary.csv"), settings.tasks[0])
+    ((names, cells),) = table.rows
+    assert names == ("NA", "1") and table.columns == list(CLASSES)
+    assert [cell.text for cell in cells] == ["2", "1", "1", "0"]
+    right = [("p 50.0", "r 100.0"), ("p 100.0", "r 25.0"), ("p 0.0", "r 0.0"), (f"p {DASH}", f"r {DASH}")]
+    assert [cell.notes for cell in cells] == (right if truth else [()] * 4)
 
 
 def test_steps_are_counted_through_the_rounds(tmp_path):

@@ -164,10 +164,8 @@ def files(tmp_path):
             path, names=["x"], shapes=[(9, 8)], canvas=(9, 8), classes=names, attributes={}
         ) as writer:
             writer.write(0, random.choice(2, (9, 8), p=[0.9, 0.1]), random.integers(0, BINS, (9, 8)))
-    share = [0.2, 0.6, 0.2]
-    pd.DataFrame({"class": names, "pixels": 1, "share": share, "images": 1, "mean_size": 1.0}).to_csv(
-        tmp_path / "classes.csv", index=False
-    )
+    known = {"class": names, "pixels": 1, "share": [0.2, 0.6, 0.2], "images": 1, "mean_size": [0.1, 1 / 3, 0.0]}
+    pd.DataFrame(known).to_csv(tmp_path / "classes.csv", index=False)
     return tmp_path
 
 
@@ -183,6 +181,7 @@ def test_select_writes_a_row_per_class(files, caplog):
         table = run(files)
     assert list(table.columns) == list(COLUMNS)
     assert table["class"].tolist() == ["a", "b", "NA"]
+    assert table.prior.tolist() == [0.2, 0.6, 0.2] and table.mean_size.tolist() == [0.1, 1 / 3, 0.0]
     assert table.alarm.tolist() == ["", "portion beyond what exists", "never predicted"]
     assert "class NA: never predicted" in caplog.text
     assert table.predicted.sum() == 144 and table.selected.tolist()[1] == table.predicted[1]
@@ -206,9 +205,10 @@ def test_mistakes_are_named(files):
         run(files, classes=("a", "b", "c"))
     with pytest.raises(UserError, match=r"classes\.csv: is about"):
         run(files)
-    (files / "classes.csv").write_text("nothing")
-    with pytest.raises(UserError, match=r"classes\.csv: not a table"):
-        run(files)
+    for text in ("nothing", "class,share\na,0.2\nb,0.6\nNA,0.2\n", "class,share,mean_size\na,0.2,big\n"):
+        (files / "classes.csv").write_text(text)
+        with pytest.raises(UserError, match=r"classes\.csv: not a table"):
+            run(files)
     with pytest.raises(UserError, match=r"absent\.csv: not a readable cut"):
         read_cut(files / "absent.csv")
     (files / "cut.csv").write_text("class,predicted\na,1\n")
@@ -220,6 +220,8 @@ def test_no_torch():
     import subprocess
     import sys
 
-    modules = "selftrain.select.stage, selftrain.label.stage, selftrain.inspect, selftrain.select.dars"
+    modules = (
+        "selftrain.select.stage, selftrain.label.stage, selftrain.label.merge, selftrain.inspect, selftrain.select.dars"
+    )
     code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

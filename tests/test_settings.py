@@ -81,6 +81,8 @@ MISSPELT = [
     ("train.stpes", "steps"),
     ("train.optimizer.momntum", "momentum"),
     ("prediction.flipp", "flip"),
+    ("prediction.patches", {"size": [4, 4], "cuont": 3}),
+    ("evaluation.flipp", "flip"),
 ]
 
 
@@ -103,6 +105,7 @@ def test_a_misspelt_key_is_told_once_with_its_path_and_the_nearest_key(path: str
     [
         *("train.steps", "train.batch_size", "train.optimizer.lr", "train.augmentation.flip"),
         *("model.output_stride", "model.encoder", "model.mean", "prediction.flip", "prediction.scales"),
+        *("evaluation.flip", "evaluation.scales"),
     ],
 )
 def test_a_wrong_type_in_a_default_is_told_once_at_the_default(path: str) -> None:
@@ -268,7 +271,7 @@ def test_epochs_replace_inherited_steps_and_the_other_way_round() -> None:
 
 
 def test_empty_sections_are_as_if_absent() -> None:
-    empty = [("train", None), ("model", None), ("prediction", None), ("machine", None)]
+    empty = [(section, None) for section in ("train", "model", "prediction", "evaluation", "machine")]
     assert parse(good(*empty)) == parse(good())
     assert parse(good(("experiments", None))).experiments == {}
     assert parse(good(("pretrain", {"base": None}))).pretrain["base"].train.steps == 1000

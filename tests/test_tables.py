@@ -1,5 +1,6 @@
 """The table of a split's images, and the statistics of its labels against brute force."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from selftrain.data.reading import read_label
-from selftrain.data.tables import COLUMNS, read_images, write_images, write_statistics
+from selftrain.data.tables import COLUMNS, STATISTICS, read_images, write_images, write_statistics
 from selftrain.errors import UserError
 from selftrain.settings.data import ListSettings, ReadSettings
 
@@ -98,17 +99,21 @@ def test_statistics_are_what_counting_gives(
     counts = np.array([[int((label == index).sum()) for index in range(4)] for label in resized])
     present = [[int(count) for count in counts[:, index] if count] for index in range(4)]
     valid = sum(int((label != 255).sum()) for label in resized)
+    areas = [label.shape[0] * label.shape[1] for label in resized]
+    shares = [[count / area for count, area in zip(counts[:, index], areas, strict=True)] for index in range(4)]
     table = pd.read_csv(tmp_path / "classes.csv")
     assert table["class"].tolist() == ["a", "b", "c", "d"]
     assert table.pixels.tolist() == [sum(own) for own in present]
     assert table.images.tolist() == [len(own) for own in present]
     assert table.share.tolist() == pytest.approx([sum(own) / valid if valid else 0 for own in present])
-    assert table.mean_size.tolist() == pytest.approx([sum(own) / len(own) if own else 0 for own in present])
-    with h5py.File(tmp_path / "statistics.h5") as file:
+    assert table.mean_size.tolist() == pytest.approx(
+        [sum(own) / len(seen) if seen else 0 for own, seen in zip(shares, present, strict=True)]
+    )
+    with STATISTICS.open(tmp_path / "statistics.h5") as file:
         assert file["counts"].dtype == np.int64
         assert (file["counts"][()] == counts).all()
         assert file["images"].asstr()[()].tolist() == [path.stem for path in files]
-        assert file.attrs["classes"].tolist() == ["a", "b", "c", "d"]
+        assert json.loads(file.attrs["classes"]) == ["a", "b", "c", "d"]
         assert file["frequency"][()] == pytest.approx(_frequency(resized))
 
 

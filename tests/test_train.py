@@ -22,6 +22,7 @@ from selftrain.settings.config import MachineSettings
 from selftrain.settings.model import ModelSettings
 from selftrain.settings.training import OptimizerSettings
 from selftrain.train import stage
+from selftrain.train.algorithms import Given
 from selftrain.train.algorithms.self_training import SelfTraining
 from selftrain.train.algorithms.supervised import Supervised
 from selftrain.train.stage import train
@@ -162,7 +163,7 @@ def test_ways_of_computing(run, options):
 
 def length(settings, paths):
     kind = {"supervised": Supervised, "self_training": SelfTraining}[settings.algorithm.name]
-    return stage._length(settings, paths, kind(settings.algorithm, None))
+    return stage._length(settings, paths, kind(settings.algorithm, Given(3)))
 
 
 @pytest.mark.parametrize(

@@ -72,8 +72,9 @@ def split(folder, sizes=(SIZE,) * 5, seed=0, label_files=True):
     return folder / "images.csv"
 
 
-def write_pseudo_labels(path, names, labels, classes=CLASSES):
-    """The file that label makes, as far as training and scoring look at it."""
+def write_pseudo_labels(path, names, labels, classes=CLASSES, mean_size=0.2):
+    """The file that label makes, as far as training and scoring look at it; a mean size for all classes or each."""
+    mean_sizes = np.full(len(classes), mean_size, np.float64)
     shapes = np.array([label.shape for label in labels], np.int32)
     canvas = tuple(int(side) for side in shapes.max(0))
     with FORMAT.create(path) as file:
@@ -86,8 +87,8 @@ def write_pseudo_labels(path, names, labels, classes=CLASSES):
         file["shapes"] = shapes
         file["counts"] = np.array([[(label == index).sum() for index in range(len(classes))] for label in labels])
         file["histogram"] = np.zeros((len(classes), BINS), np.int64)
-        for table in ("classes", "cut"):
-            hdf5.write_table(file, table, pd.DataFrame({"class": list(classes)}))
+        hdf5.write_table(file, "classes", pd.DataFrame({"class": list(classes)}))
+        hdf5.write_table(file, "cut", pd.DataFrame({"class": list(classes), "mean_size": mean_sizes}))
     return path
 
 

@@ -77,13 +77,16 @@ def predict(
     size: Annotated[tuple[int, int] | None, typer.Option(help="Working height and width.")] = None,
     flip: Annotated[bool, typer.Option(help="Average with the mirrored image.")] = False,
     scale: Annotated[list[float] | None, typer.Option(help="Average over scales; repeatable.")] = None,
+    patch: Annotated[tuple[int, int] | None, typer.Option(help="Average over random patches of this size.")] = None,
+    patches: Annotated[int, typer.Option(help="How many of them.")] = 50,
     confidence: Annotated[bool, typer.Option(help="Write confidence beside each mask.")] = False,
 ) -> None:
     """Predict masks, palette PNGs of class indices, for a folder of images."""
     from selftrain.predict.folder import predict_folder
-    from selftrain.settings.prediction import PredictionSettings
+    from selftrain.settings.prediction import InferenceSettings, PatchSettings
 
-    settings = PredictionSettings(flip=flip, scales=tuple(scale or (1.0,)))
+    of_patches = None if patch is None else PatchSettings(size=patch, count=patches)
+    settings = InferenceSettings(flip=flip, scales=tuple(scale or (1.0,)), patches=of_patches)
     predict_folder(model, images, output, settings, size=size, confidence=confidence)
 
 
@@ -201,13 +204,15 @@ def predict_stage(
     model: Annotated[Path, typer.Option()],
     images: Annotated[Path, typer.Option()],
     output: Annotated[Path, typer.Option()],
+    statistics: Annotated[Path | None, typer.Option()] = None,
     threads: Threads = 1,
 ) -> None:
     """Predict one shard of the unlabeled images."""
     from selftrain.predict.stage import predict_shard
     from selftrain.settings.prediction import PredictStageSettings
 
-    predict_shard(_settings(PredictStageSettings, settings), model, images, output, threads=threads)
+    told = _settings(PredictStageSettings, settings)
+    predict_shard(told, model, images, output, statistics=statistics, threads=threads)
 
 
 @stage.command("select")
@@ -225,18 +230,37 @@ def select_stage(
     select(_settings(SelectSettings, settings), prediction, classes, cut, previous)
 
 
+@stage.command("choose")
+def choose_stage(
+    settings: SettingsFile,
+    model: Annotated[Path, typer.Option()],
+    images: Annotated[Path, typer.Option()],
+    cut: Annotated[Path, typer.Option()],
+    output: Annotated[Path, typer.Option()],
+    statistics: Annotated[Path | None, typer.Option()] = None,
+    threads: Threads = 1,
+) -> None:
+    """Predict one shard again, its classes chosen relative to a cut."""
+    from selftrain.label.choice import choose
+    from selftrain.settings.prediction import PredictStageSettings
+
+    told = _settings(PredictStageSettings, settings)
+    choose(told, model, images, cut, output, statistics=statistics, threads=threads)
+
+
 @stage.command("label")
 def label_stage(
     settings: SettingsFile,
     prediction: Annotated[Path, typer.Option()],
     cut: Annotated[Path, typer.Option()],
     output: Annotated[Path, typer.Option()],
+    chosen: Annotated[Path | None, typer.Option()] = None,
 ) -> None:
     """Apply a cut to one shard of predictions."""
     from selftrain.label.stage import label
     from selftrain.settings.selection import LabelSettings
 
-    label(_settings(LabelSettings, settings), prediction, cut, output)
+    label(_settings(LabelSettings, settings), prediction, cut, output, chosen)
 
 
 @stage.command("merge")
@@ -249,7 +273,7 @@ def merge_stage(
     table: Annotated[Path, typer.Option()],
 ) -> None:
     """Join the shards of pseudo-labels into one file."""
-    from selftrain.label.stage import merge
+    from selftrain.label.merge import merge
     from selftrain.settings.selection import LabelSettings
 
     merge(_settings(LabelSettings, settings), shard, prediction, cut, output, table)

@@ -12,8 +12,8 @@ import pandas as pd
 from selftrain.confidence import BINS, log_odds_of, probability_of
 from selftrain.errors import UserError
 from selftrain.label import pseudo_labels
+from selftrain.label.merge import CLASS_COLUMNS
 from selftrain.label.pseudo_labels import PseudoLabels
-from selftrain.label.stage import CLASS_COLUMNS
 from selftrain.predict import store
 from selftrain.predict.store import Predictions
 from selftrain.select.cut import COLUMNS, Counts, at_or_above
@@ -47,11 +47,12 @@ def inspect(path: Path | str, *, images: bool = False, portions: Sequence[float]
     labels = PseudoLabels(path)
     if portions:
         return select_portions(labels, portions)
-    return labels.images if images else labels.classes
+    return labels.images if images else _with_scores(labels)
 
 
-# A class may be called "NA"; only thresholds can be absent.
-_ABSENT = {"threshold_log_odds": [""], "threshold_probability": [""]}
+# A class may be called "NA"; only these can be absent.
+SCORES = ["accuracy", "weak_precision", "weak_recall"]
+_ABSENT = {column: [""] for column in ("threshold_log_odds", "threshold_probability", "weak_images", *SCORES)}
 
 
 def _kind(path: Path) -> str:
@@ -75,6 +76,17 @@ def _kind(path: Path) -> str:
 def _first_line(path: Path) -> str:
     with path.open("rb") as file:
         return file.readline(1000).decode(errors="replace").strip()
+
+
+def _with_scores(labels: PseudoLabels) -> pd.DataFrame:
+    """The classes of pseudo-labels; with what is known of them from hidden truth, where it was scored beside them."""
+    table = labels.classes.drop(columns="weak_images") if labels.weak_labels is None else labels.classes
+    scores = labels.path.with_name("pseudo_label_scores.csv")
+    if not scores.is_file():
+        return table
+    of_classes = pd.read_csv(scores, dtype={"class": str}, keep_default_na=False, na_values=_ABSENT)[1:]
+    known = of_classes[["class", *SCORES]].dropna(axis=1, how="all")
+    return table.drop(columns="alarm").merge(known, on="class").assign(alarm=table.alarm)
 
 
 def _predictions(path: Path, images: bool) -> pd.DataFrame:

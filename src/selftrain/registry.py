@@ -21,6 +21,7 @@ DECODERS = {
 ALGORITHMS = {
     "supervised": "selftrain.train.algorithms.supervised:Supervised",
     "self_training": "selftrain.train.algorithms.self_training:SelfTraining",
+    "weak_labels": "selftrain.train.algorithms.weak_labels:WeakLabels",
 }
 POLICIES = {
     "st": "selftrain.select.st:select",

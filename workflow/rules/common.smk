@@ -2,7 +2,8 @@
 import sys
 
 from selftrain.errors import UserError
-from selftrain.graph import Graph, Model, model_at, use_this_python
+from selftrain.flow import Model, model_at
+from selftrain.graph import Graph, use_this_python
 
 try:
     graph = Graph.load(dict(config))

@@ -24,8 +24,32 @@ rule select:
         " {params.previous:q} --cut {output}"
 
 
+rule choose:
+    input:
+        unpack(lambda w: graph.choose_files(model_of(w))),
+        cut=f"{ROUND}/cut.csv",
+    output:
+        temp(f"{ROUND}/chosen-{{shard}}-of-{{shards}}.h5"),
+    log:
+        f"{ROUND_LOG}/choose-{{shard}}-of-{{shards}}.log",
+    conda:
+        ENVIRONMENT
+    threads: THREADS
+    resources:
+        gpu=1,
+        torch_threads=THREADS,  # as many as set, also where --cores is less: their number is part of the result
+    params:
+        settings=lambda w: graph.told(graph.choose(model_of(w), int(w.shard), int(w.shards))),
+        code=lambda w: graph.choose_code(model_of(w)),
+        files=lambda w, input: [f"--{name}={file}" for name, file in input.items()],
+    shell:
+        "python -m selftrain stage --log {log} choose --settings {params.settings} {params.files:q}"
+        " --threads {resources.torch_threads} --output {output}"
+
+
 rule label:
     input:
+        unpack(lambda w: graph.chosen_file(model_of(w), int(w.shard))),
         prediction=lambda w: graph.prediction_paths(model_of(w))[int(w.shard)],
         cut=f"{ROUND}/cut.csv",
     output:
@@ -37,9 +61,9 @@ rule label:
     params:
         settings=lambda w: graph.told(graph.label(model_of(w))),
         code=graph.code("selftrain.label.stage"),
+        files=lambda w, input: [f"--{name}={file}" for name, file in input.items()],
     shell:
-        "python -m selftrain stage --log {log} label --settings {params.settings} --prediction {input.prediction} --cut {input.cut}"
-        " --output {output}"
+        "python -m selftrain stage --log {log} label --settings {params.settings} {params.files:q} --output {output}"
 
 
 rule merge:
@@ -62,7 +86,7 @@ rule merge:
         ENVIRONMENT
     params:
         settings=lambda w: graph.told(graph.label(model_of(w))),
-        code=graph.code("selftrain.label.stage"),
+        code=graph.code("selftrain.label.merge"),
         shards=lambda w, input: [f"--shard={file}" for file in input.shards],
         predictions=lambda w, input: [f"--prediction={file}" for file in input.predictions],
     shell:

@@ -3,8 +3,7 @@
 
 rule predict:
     input:
-        model=f"{RESULTS}/{{task}}/{{model}}/model.safetensors",
-        images=f"{RESULTS}/{{task}}/data/unlabeled/images.csv",
+        unpack(lambda w: graph.predict_files(model_of(w), w.mode)),
     output:
         kept(f"{RESULTS}/{{task}}/{{model}}/predictions/{{mode}}/shard-{{shard}}-of-{{shards}}.h5"),
     log:
@@ -18,6 +17,7 @@ rule predict:
     params:
         settings=lambda w: graph.told(graph.predict(model_of(w), w.mode, int(w.shard), int(w.shards))),
         code=lambda w: graph.predict_code(model_of(w)),
+        files=lambda w, input: [f"--{name}={file}" for name, file in input.items()],
     shell:
-        "python -m selftrain stage --log {log} predict --settings {params.settings} --model {input.model} --images {input.images}"
+        "python -m selftrain stage --log {log} predict --settings {params.settings} {params.files:q}"
         " --threads {resources.torch_threads} --output {output}"

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import math
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pandas as pd
 from PIL import Image
 
-from selftrain import artifacts
+from selftrain import artifacts, hdf5
 from selftrain.data.listing import list_split
 from selftrain.data.reading import image_size, read_label
 from selftrain.settings.data import IGNORE, ListSettings, ReadSettings
 
 MAP = (64, 128)
 """Height and width of a spatial frequency map."""
+
+STATISTICS = hdf5.Format("selftrain-statistics", 1, "run statistics again to make it")
 
 COLUMNS = ["image", "image_file", "label_file", "height", "width", "image_digest", "label_digest"]
 
@@ -45,43 +48,43 @@ def write_statistics(settings: ReadSettings, images: Path, classes_csv: Path, st
     """Write what is known of a labeled split, at its working size.
 
     classes.csv has one row per class: `pixels`, `share` of all labeled pixels (the prior r of DARS eq. 4), `images`
-    that show it, and `mean_size`, its mean pixel count in them (MLSL eq. 4). statistics.h5 has `counts` int64 (N, C),
-    `images` (N names) and `frequency` float32 (C, 64, 128): how often a place shows a class (the priors of CBST-SP).
+    that show it, and `mean_size`, the mean share of the image's area that it takes in them (MLSL eq. 4). statistics.h5
+    has `counts` int64 (N, C), `images` (N names) and `frequency` float32 (C, 64, 128): how often a place shows a class
+    (the priors of CBST-SP).
     """
     table = read_images(images)
     classes = len(settings.classes)
-    counts = np.zeros((len(table), classes), np.int64)
+    counts, areas = np.zeros((len(table), classes), np.int64), np.ones(len(table), np.int64)
     frequency = np.zeros((classes, *MAP), np.int64)
     with ThreadPoolExecutor(2) as pool:
-        for row, (pixels, small) in enumerate(pool.map(partial(_reduced, settings=settings), table.label_file)):
-            counts[row] = pixels
+        for row, (pixels, area, small) in enumerate(pool.map(partial(_reduced, settings=settings), table.label_file)):
+            counts[row], areas[row] = pixels, area
             frequency += small[None] == np.arange(classes)[:, None, None]
-    artifacts.write_csv(classes_csv, _class_table(settings.classes, counts))
-    with artifacts.writing(statistics_h5) as temporary, h5py.File(temporary, "w") as file:
-        file.create_dataset("images", data=table.image.to_list(), dtype=h5py.string_dtype())
-        file.create_dataset("counts", data=counts)
+    artifacts.write_csv(classes_csv, _class_table(settings.classes, counts, areas))
+    with STATISTICS.create(statistics_h5) as file:
+        file.attrs["classes"] = json.dumps(list(settings.classes))
+        hdf5.write_names(file, "images", table.image.to_list())
+        file["counts"] = counts
         shares = (frequency / max(1, len(table))).astype(np.float32)
         file.create_dataset("frequency", data=shares, compression="gzip")
-        file.attrs["format"] = "selftrain-statistics"
-        file.attrs["version"] = 1
-        file.attrs["classes"] = list(settings.classes)
 
 
-def _reduced(file: str, settings: ReadSettings) -> tuple[np.ndarray, np.ndarray]:
-    """All that is kept of a label, so that memory stays small however many are read ahead: counts, and a small map."""
+def _reduced(file: str, settings: ReadSettings) -> tuple[np.ndarray, int, np.ndarray]:
+    """All that is kept of a label, so that memory stays small however many are read ahead: counts, area, small map."""
     label = read_label(file, settings, settings.size)
     small = np.asarray(Image.fromarray(label).resize(MAP[::-1], Image.Resampling.NEAREST))
-    return np.bincount(label.ravel(), minlength=IGNORE + 1)[: len(settings.classes)], small
+    return np.bincount(label.ravel(), minlength=IGNORE + 1)[: len(settings.classes)], label.size, small
 
 
-def _class_table(classes: tuple[str, ...], counts: np.ndarray) -> pd.DataFrame:
+def _class_table(classes: tuple[str, ...], counts: np.ndarray, areas: np.ndarray) -> pd.DataFrame:
     pixels, present = counts.sum(0), (counts > 0).sum(0)
+    sizes = [math.fsum(of_class) for of_class in (counts / areas[:, None]).T]  # the same in any order of images
     return pd.DataFrame(
         {
             "class": classes,
             "pixels": pixels,
             "share": pixels / max(1, pixels.sum()),
             "images": present,
-            "mean_size": pixels / np.maximum(1, present),
+            "mean_size": sizes / np.maximum(1, present),
         }
     )

@@ -8,17 +8,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from torch import nn
 
 from selftrain import artifacts
 from selftrain.data.reading import read_label
 from selftrain.data.tables import read_images
 from selftrain.devices import leased_device
-from selftrain.errors import UserError
 from selftrain.evaluate.scores import confusion, iou, miou, pixel_accuracy
-from selftrain.models import files
-from selftrain.predict.confidence import naming
-from selftrain.predict.forward import predict
+from selftrain.predict.forward import Predictor, load_predictor
 from selftrain.predict.images import batched
 from selftrain.settings.data import ReadSettings
 from selftrain.settings.prediction import EvaluateStageSettings
@@ -46,35 +42,30 @@ def evaluate(
     torch.set_num_threads(threads)
     with leased_device():
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        network, about = files.load(model)
-        network.to(device)
-        matrices = {}
-        for name, read in settings.splits.items():
-            if tuple(about["classes"]) != read.classes:
-                raise UserError(f"{model}: made for the classes {about['classes']}, not {list(read.classes)}")
-            matrices[name] = evaluate_split(network, device, read_images(images[name]), read, settings)
+        classes = next(iter(settings.splits.values())).classes
+        predictor = load_predictor(model, settings.evaluation, device, classes=classes, seed=settings.seed)
+        matrices = {
+            name: evaluate_split(predictor, device, read_images(images[name]), read, settings.batch_size)
+            for name, read in settings.splits.items()
+        }
     artifacts.write_csv(confusion_csv, pd.concat([_long(name, settings, matrices[name]) for name in matrices]))
     artifacts.write_csv(metrics_csv, pd.concat([metrics(name, settings, matrices[name]) for name in matrices]))
 
 
 def evaluate_split(
-    network: nn.Module,
-    device: torch.device,
-    table: pd.DataFrame,
-    read: ReadSettings,
-    settings: EvaluateStageSettings,
+    predictor: Predictor, device: torch.device, table: pd.DataFrame, read: ReadSettings, batch_size: int
 ) -> np.ndarray:
     """The confusion matrix of one split, int64 (C, C), rows are the truth."""
     classes = len(read.classes)
     matrix = np.zeros((classes, classes), np.int64)
     sizes = list(zip(table.height.astype(int), table.width.astype(int), strict=True))
-    for batch in batched(table, read.size, settings.batch_size, range(len(table))):
+    for batch in batched(table, read.size, batch_size, range(len(table))):
         pixels = batch.pixels.to(device)
         for size, group in groupby(enumerate(batch.positions), key=lambda pair: sizes[pair[1]]):
             members = list(group)
             chosen = pixels[[at for at, _ in members]]
-            with naming([table.image.iloc[position] for _, position in members]):
-                predicted = predict(network, chosen, settings.prediction, size)[0].cpu().numpy()
+            names = [table.image.iloc[position] for _, position in members]
+            predicted = predictor(chosen, names, size)[0].cpu().numpy()
             for mask, (_, position) in zip(predicted, members, strict=True):
                 truth = read_label(table.label_file.iloc[position], read)
                 matrix += confusion(truth, mask, classes)

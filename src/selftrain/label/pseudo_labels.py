@@ -15,7 +15,7 @@ import pandas as pd
 from selftrain import hdf5
 from selftrain.confidence import log_odds_of_coarse
 
-FORMAT = hdf5.Format("selftrain-pseudo-labels", 1, "run label again to make it")
+FORMAT = hdf5.Format("selftrain-pseudo-labels", 2, "run label again to make it")
 
 
 class PseudoLabels:
@@ -34,6 +34,7 @@ class PseudoLabels:
         names: the N image names.
         shapes: true sizes, int32 (N, 2).
         counts: labeled pixels, int64 (N, C).
+        weak_labels: 1 where an image shows a class, uint8 (N, C); None where the round has no weak labels.
         classes: one row per class: pixels, share, prior, threshold, kept fraction, images, alarm.
         cut: the table that select wrote.
         histogram: predicted pixels by class and bin, int64 (C, BINS).
@@ -50,6 +51,8 @@ class PseudoLabels:
             self.names = hdf5.read_names(file, "images")
             self.shapes: npt.NDArray[np.int32] = file["shapes"][:]
             self.counts: npt.NDArray[np.int64] = file["counts"][:]
+            weak = file.get("weak_labels")
+            self.weak_labels: npt.NDArray[np.uint8] | None = None if weak is None else weak[:]
             self.classes = hdf5.read_table(file, "classes")
             self.cut = hdf5.read_table(file, "cut")
             self.histogram: npt.NDArray[np.int64] = file["histogram"][:]
@@ -61,7 +64,8 @@ class PseudoLabels:
 
     @property
     def images(self) -> pd.DataFrame:
-        """One row per image: image, height, width, labeled (pixels), labeled_share, and the pixels of each class."""
+        """One row per image: image, height, width, labeled (pixels), labeled_share, the names of its weak_labels where
+        there are any, and the pixels of each class."""
         labeled = self.counts.sum(1)
         known = pd.DataFrame(
             {
@@ -72,6 +76,9 @@ class PseudoLabels:
                 "labeled_share": labeled / np.maximum(1, self.shapes.prod(1, dtype=np.int64)),
             }
         )
+        if self.weak_labels is not None:
+            names = np.array(self.class_names)
+            known["weak_labels"] = [", ".join(names[shown > 0]) for shown in self.weak_labels]
         return pd.concat([known, pd.DataFrame(self.counts, columns=self.class_names)], axis=1)
 
     def label(self, image: int | str) -> npt.NDArray[np.uint8]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import safetensors
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from selftrain import artifacts
@@ -27,6 +27,8 @@ VERSION = 1
 
 PLACES = ("", "encoder.network.", "encoder.body.")
 """Where a segmenter keeps the weights of a file: as they are named, in a user's own network, in a timm encoder."""
+HEADS = "heads."
+"""What the names of weights begin with that only a next training has a use for."""
 
 
 def save(
@@ -69,11 +71,13 @@ def read_about(path: Path) -> dict[str, Any]:
 
 
 def load(path: Path) -> tuple[Segmenter, dict[str, Any]]:
-    """The network in a model file, ready to predict, and the file's metadata."""
+    """The network in a model file, ready to predict, without heads; and the file's metadata."""
     about = read_about(path)
     model = Segmenter(ModelSettings(**about["model"]), len(about["classes"]), load_weights=False)
+    with safetensors.safe_open(path, framework="pt") as file:
+        state = {name: file.get_tensor(name) for name in file.keys() if not name.startswith(HEADS)}  # noqa: SIM118
     try:
-        model.load_state_dict(load_file(path))
+        model.load_state_dict(state)
     except RuntimeError as error:
         raise UserError(f"{path}: weights do not fit the architecture it names: {error}") from None
     if broken := not_finite(model):
@@ -96,12 +100,13 @@ def start_from(model: Segmenter, path: Path) -> None:
     if not fitting:
         raise UserError(f"{path}: no weight fits the model; it has {few(state)}, the model has {few(ours)}")
     model.load_state_dict(fitting, strict=False)
-    for verb, names in (
-        ("new values for", ours.keys() - fitting.keys()),
-        ("not used:", theirs.keys() - fitting.keys()),
-    ):
-        if names:
-            log.warning("%s: %s %s", path, verb, few(names))
+    for verb, weights in (("new values for", ours), ("not used:", theirs)):
+        left = weights.keys() - fitting.keys()
+        heads = {name for name in left if name.startswith(HEADS)}
+        if left - heads:
+            log.warning("%s: %s %s", path, verb, few(left - heads))
+        if heads:  # come and go with the algorithm of a round
+            log.info("%s: %s %s", path, verb, few(heads))
 
 
 def _fitting(theirs: dict[str, Tensor], ours: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -32,27 +32,43 @@ class Segmenter(nn.Module):
         self.encoder: nn.Module
         self.decoder: Any
         self.encoder, self.decoder = _build(settings, classes, load_weights)
+        self.heads = nn.ModuleDict()
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits, float32 (B, classes, h, w) at the decoder's size.
+    @property
+    def feature_channels(self) -> int:
+        """Channels of the encoder's last features, which heads start from."""
+        if not isinstance(self.encoder, Encoder):
+            raise UserError("model.module: a network of your own has no encoder that a head could be put on")
+        return self.encoder.channels[-1]
+
+    def forward(self, images: Tensor, *, heads: bool = False) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
+        """Logits, float32 (B, classes, h, w) at the decoder's size; with `heads`, also what each head says by name.
 
         Args:
             images: (B, 3, H, W), uint8, or float from 0 to 1.
+            heads: run the heads, which an algorithm has put into `self.heads` for training.
         """
         if images.dtype == torch.uint8:
             images = images.float() / 255
-        hidden = self.decoder.hidden(*self.encoder((images - self.mean) / self.std))
+        features = self.encoder((images - self.mean) / self.std)
+        hidden = self.decoder.hidden(*features)
         with torch.autocast(images.device.type, enabled=False):
-            return self.decoder.classify(hidden.float())
+            logits = self.decoder.classify(hidden.float())
+        return (logits, {name: head(features[-1]) for name, head in self.heads.items()}) if heads else logits
 
     def parts(self) -> dict[str, list[nn.Parameter]]:
-        """Parameters by part, for learning rates of their own."""
-        parts = {"encoder": self.encoder, "decoder": self.decoder}
-        return {name: [p for p in part.parameters() if p.requires_grad] for name, part in parts.items()}
+        """Parameters by part, for learning rates of their own; heads belong to the decoder."""
+        parts = {"encoder": [self.encoder], "decoder": [self.decoder, self.heads]}
+        return {
+            name: [p for module in modules for p in module.parameters() if p.requires_grad]
+            for name, modules in parts.items()
+        }
 
     def describe(self) -> dict[str, object]:
         """What a manifest says of the network."""
-        facts: dict[str, object] = {"parameters": sum(p.numel() for p in self.parameters())}
+        of_heads = sum(p.numel() for p in self.heads.parameters())
+        facts: dict[str, object] = {"parameters": sum(p.numel() for p in self.parameters()) - of_heads}
+        facts |= {"head_parameters": of_heads} if self.heads else {}
         return facts | (describe(self.encoder) if isinstance(self.encoder, Encoder) else {})
 
 

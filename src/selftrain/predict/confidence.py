@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -33,14 +34,15 @@ def naming(images: Sequence[str]) -> Iterator[None]:
         raise UserError(f"NaN or infinite logits for {names}; has the training diverged?") from None
 
 
-def decide(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """The top class of each pixel and its confidence.
+def decide(logits: Tensor, thresholds: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The top class of each pixel and its confidence; with thresholds, the class with the highest p_c / t_c.
 
-    The log-odds are log p_top - log(sum of the other p): the top class is zeroed after exp(z - max) and the rest
-    summed, so nothing is lost to 1 - p. Equal logits go to the lowest class id.
+    The log-odds are log p_c - log(sum of the other p): the chosen class is zeroed after exp(z - max) and the rest
+    summed, so nothing is lost to 1 - p. Equals go to the lowest class id.
 
     Args:
         logits: float32 (B, C, H, W).
+        thresholds: t_c > 0, float32 (C,); infinite for a class that is never to be chosen.
 
     Returns:
         uint8 (B, H, W) class ids and int16 (B, H, W) bins, as `selftrain.confidence.quantize` counts them.
@@ -48,29 +50,42 @@ def decide(logits: Tensor) -> tuple[Tensor, Tensor]:
     Raises:
         NotFinite: a pixel has no log-odds.
     """
-    return _by_rows(logits, _from_logits)
+    return _by_rows(logits, partial(_from_logits, thresholds=thresholds))
 
 
-def decide_probabilities(sums: Tensor) -> tuple[Tensor, Tensor]:
-    """As `decide`, from sums of probabilities over several predictions: float32 (B, C, H, W), any common scale."""
-    return _by_rows(sums, _from_probabilities)
+def decide_probabilities(means: Tensor, thresholds: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """As `decide`, from mean probabilities over several predictions: float32 (B, C, H, W), on any common scale."""
+    return _by_rows(means, partial(_from_probabilities, thresholds=thresholds))
 
 
-def _from_logits(logits: Tensor) -> tuple[Tensor, Tensor]:
+def _from_logits(logits: Tensor, thresholds: Tensor | None) -> tuple[Tensor, Tensor]:
     """Classes (long) and log-odds of float32 (C, rows, W)."""
     top = logits.amax(0)
     scratch = torch.empty_like(logits)
-    classes = _lowest_equal(logits, top, scratch)
+    if thresholds is None:
+        classes, lead = _lowest_equal(logits, top, scratch), top - top  # NaN where the top is infinite, else 0
+    else:
+        classes = _lowest_top(torch.sub(logits, thresholds.log()[:, None, None], out=scratch))
+        lead = logits.gather(0, classes[None])[0] - top
     others = torch.sub(logits, top, out=scratch).exp_().scatter_(0, classes[None], 0.0).sum(0)
-    return classes, (top - top) - others.log_()  # top - top is NaN where the top is infinite, else 0
+    return classes, lead - others.log_()
 
 
-def _from_probabilities(sums: Tensor) -> tuple[Tensor, Tensor]:
+def _from_probabilities(means: Tensor, thresholds: Tensor | None) -> tuple[Tensor, Tensor]:
     """Classes (long) and log-odds of float32 (C, rows, W)."""
-    top = sums.amax(0)
-    classes = _lowest_equal(sums, top, torch.empty_like(sums))
-    others = sums.scatter(0, classes[None], 0.0).sum(0)
-    return classes, top.log_() - others.log_()
+    scores = means
+    if thresholds is not None:
+        limits = thresholds[:, None, None]
+        scores = (means / limits).masked_fill_(limits.isinf(), -1)  # below a probability that is exactly 0
+    classes = _lowest_top(scores)
+    chosen = means.gather(0, classes[None])[0]
+    others = means.scatter(0, classes[None], 0.0).sum(0)
+    return classes, chosen.log_() - others.log_()
+
+
+def _lowest_top(values: Tensor) -> Tensor:
+    """The lowest class with the top value, long (rows, W) of float32 (C, rows, W)."""
+    return _lowest_equal(values, values.amax(0), torch.empty_like(values))
 
 
 def _lowest_equal(values: Tensor, top: Tensor, scratch: Tensor) -> Tensor:

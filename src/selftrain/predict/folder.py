@@ -18,10 +18,9 @@ from selftrain.data.reading import read_image
 from selftrain.devices import leased_device
 from selftrain.errors import UserError
 from selftrain.models import files
-from selftrain.predict.confidence import naming
-from selftrain.predict.forward import predict
+from selftrain.predict.forward import load_predictor
 from selftrain.settings.data import Size
-from selftrain.settings.prediction import PredictionSettings
+from selftrain.settings.prediction import InferenceSettings
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +31,7 @@ def predict_folder(
     model: Path,
     images: Path,
     output: Path,
-    settings: PredictionSettings,
+    settings: InferenceSettings,
     *,
     size: Size | None = None,
     confidence: bool = False,
@@ -52,15 +51,13 @@ def predict_folder(
         raise UserError(f"{output}: the masks would take the place of the images; name another folder")
     with leased_device():
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        network, about = files.load(model)
-        network.to(device)
-        colors = palette(len(about["classes"]), about["colors"])
+        predictor = load_predictor(model, settings, device)
+        colors = palette(predictor.classes, files.read_about(model)["colors"])
         for relative, file in tqdm(found.items(), disable=None, desc="predict", unit="image"):
             own = read_image(file)
             pixels = own if size is None else read_image(file, size)
             batch = to_tensor(pixels)[None].to(device)
-            with naming([str(file)]):
-                classes, bins = predict(network, batch, settings, own.shape[:2])
+            classes, bins = predictor(batch, [str(relative)], (own.shape[0], own.shape[1]))
             _save(output / relative.with_suffix(".png"), classes[0].cpu().numpy(), colors)
             if confidence:
                 probability = probability_of(bins[0].cpu().numpy())

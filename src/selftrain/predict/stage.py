@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from selftrain import artifacts
 from selftrain.data.tables import read_images
 from selftrain.devices import leased_device
 from selftrain.errors import UserError
-from selftrain.models import files
-from selftrain.predict.confidence import naming
-from selftrain.predict.forward import predict
+from selftrain.predict.forward import load_predictor
 from selftrain.predict.images import batched, shard_of, working_sizes
+from selftrain.predict.spatial_prior import read_spatial_prior
 from selftrain.predict.store import PredictionWriter
 from selftrain.settings.prediction import PredictStageSettings
 
 
-def predict_shard(settings: PredictStageSettings, model: Path, images: Path, output: Path, *, threads: int = 1) -> None:
+def predict_shard(
+    settings: PredictStageSettings,
+    model: Path,
+    images: Path,
+    output: Path,
+    *,
+    statistics: Path | None = None,
+    thresholds: Sequence[float] | None = None,
+    threads: int = 1,
+) -> None:
     """Write the predictions of one shard.
 
     Args:
@@ -26,30 +36,45 @@ def predict_shard(settings: PredictStageSettings, model: Path, images: Path, out
         model: a model file.
         images: images.csv of the unlabeled split.
         output: the shard's HDF5 file.
+        statistics: statistics.h5 of the labeled split, where there is a spatial prior.
+        thresholds: per class the probability to be reached; given, a pixel's class is chosen relative to them.
         threads: CPU threads.
     """
     torch.set_num_threads(threads)
-    table = read_images(images)
-    sizes = working_sizes(table, settings.read.size)
+    table, read = read_images(images), settings.read
+    sizes = working_sizes(table, read.size)
     canvas = (max(height for height, _ in sizes), max(width for _, width in sizes))
     positions = shard_of(len(table), settings.batch_size, settings.shard, settings.shards)
     with leased_device():
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        network, about = files.load(model)
-        if tuple(about["classes"]) != settings.read.classes:
-            raise UserError(f"{model}: made for the classes {about['classes']}, not {list(settings.read.classes)}")
-        network.to(device)
+        predictor = load_predictor(
+            model,
+            settings.prediction,
+            device,
+            classes=read.classes,
+            seed=settings.seed,
+            prior=_prior(settings, statistics),
+            thresholds=None if thresholds is None else torch.tensor(thresholds),
+        )
         with PredictionWriter(
             output,
             names=[table.image[at] for at in positions],
             shapes=[sizes[at] for at in positions],
             canvas=canvas,
-            classes=settings.read.classes,
+            classes=read.classes,
             attributes={"model": artifacts.digest_file(model), "mode": settings.prediction.mode},
         ) as writer:
-            for batch in batched(table, settings.read.size, settings.batch_size, positions):
-                size = sizes[batch.positions[0]]
-                with naming([table.image[position] for position in batch.positions]):
-                    classes, bins = predict(network, batch.pixels.to(device), settings.prediction, size)
+            for batch in batched(table, read.size, settings.batch_size, positions):
+                names = [table.image[position] for position in batch.positions]
+                classes, bins = predictor(batch.pixels.to(device), names, sizes[batch.positions[0]])
                 for position, one, confidence in zip(batch.positions, classes.cpu(), bins.cpu(), strict=True):
                     writer.write(position - positions.start, one.numpy(), confidence.numpy())
+
+
+def _prior(settings: PredictStageSettings, statistics: Path | None) -> Tensor | None:
+    spatial_prior = settings.prediction.spatial_prior
+    if spatial_prior is None:
+        return None
+    if statistics is None:
+        raise UserError("a spatial prior needs the statistics of the labeled split; give them with --statistics")
+    return read_spatial_prior(statistics, spatial_prior, settings.read.classes)

@@ -102,6 +102,11 @@ class TaskSection:
         return tables.threshold_table(self.results, self.task)
 
     @cached_property
+    def weak_labels(self) -> Table:
+        """Which classes images were said to show."""
+        return tables.weak_label_table(self.results, self.task)
+
+    @cached_property
     def shares(self) -> Figures:
         """A figure per experiment, all on one scale."""
         labels = self._of(self.results.pseudo_labels)

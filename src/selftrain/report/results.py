@@ -32,6 +32,7 @@ class Results:
         summary: summary.csv.
         iou: split, class, value, and `gain` over the same seed's round 0.
         pseudo_labels: pseudo_labels.csv of every round from 1 on, one row per class.
+        scores: pseudo_label_scores.csv where there is hidden truth, per class and, without a class, over all.
         selections: one row per round: policy, portion.
         curves: train.csv, with `at`, the step counted through all rounds.
         manifests: a manifest per model folder, in the order of the rounds.
@@ -41,6 +42,7 @@ class Results:
     summary: pd.DataFrame
     iou: pd.DataFrame
     pseudo_labels: pd.DataFrame
+    scores: pd.DataFrame
     selections: pd.DataFrame
     curves: pd.DataFrame
     manifests: dict[str, dict[str, Any]]
@@ -58,6 +60,7 @@ def read_results(settings: ReportSettings, summary: Path) -> Results:
         summary=read_summary(summary),
         iou=_with_gain(_joined(settings, "metrics.csv")),
         pseudo_labels=_joined(settings, "pseudo_labels.csv"),
+        scores=_joined(settings, "pseudo_label_scores.csv"),
         selections=_selections(settings),
         curves=_in_sequence(_joined(settings, "train.csv")),
         manifests=manifests,

@@ -202,6 +202,27 @@ def _threshold_cell(of: pd.DataFrame) -> Cell:
     return Cell(number(probability, 3), notes, tone="down" if (of.alarm != "").any() else "")
 
 
+def weak_label_table(results: Results, task: TaskReport) -> Table:
+    """Per class the images that have its weak label; where truth is known, precision and recall in percent."""
+    labels = _of(results.pseudo_labels, task)
+    labels = labels[labels.weak_images.notna()] if len(labels) else labels
+    scores = _of(results.scores, task)
+    rows: Rows = []
+    for (name, number_), of in labels.groupby(["experiment", "round"], sort=False):
+        known = _at(scores, name, number_)
+        known_of = dict(list(known.groupby("class"))) if len(known) else {}
+        cells = [_weak_label_cell(of[of["class"] == one], known_of.get(one, known[:0])) for one in task.classes]
+        rows.append(((str(name), str(number_)), cells))
+    caption = "Weak labels by class: images, precision and recall in percent"
+    return Table(caption, ("experiment", "round"), list(task.classes), rows, long=True)
+
+
+def _weak_label_cell(of: pd.DataFrame, known: pd.DataFrame) -> Cell:
+    right = [known[column].mean() for column in ("weak_precision", "weak_recall")] if len(known) else []
+    notes = tuple(f"{letter} {number(100 * value)}" for letter, value in zip("pr", right, strict=False))
+    return Cell(number(of.weak_images.mean(), 0), notes)
+
+
 def alarms(results: Results) -> list[tuple[str, str, str]]:
     """What is wrong with a class in a round: where, the class, the reason."""
     table = results.pseudo_labels

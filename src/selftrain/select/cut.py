@@ -24,6 +24,7 @@ COLUMNS = {
     "predicted": np.int64,
     "predicted_share": float,
     "prior": float,
+    "mean_size": float,
     "target": np.int64,
     "threshold_bin": np.int64,
     "threshold_log_odds": float,

@@ -13,7 +13,7 @@ from selftrain import artifacts
 from selftrain.confidence import BINS, log_odds_of, probability_of
 from selftrain.errors import UserError
 from selftrain.predict.store import read_histograms
-from selftrain.select.cut import COLUMNS, Counts, Cut, Shares, read_cut
+from selftrain.select.cut import COLUMNS, Counts, Cut, read_cut
 from selftrain.select.policies import decide
 from selftrain.settings.selection import SelectSettings
 
@@ -32,56 +32,57 @@ def select(
     Args:
         settings: classes, policy and portion.
         predictions: all shards; only their histograms are read, so memory does not grow with the images.
-        classes_csv: the labeled split's statistics; its `share` is the prior.
+        classes_csv: the labeled split's statistics; its `share` is the prior, its `mean_size` is handed on.
         cut: the table to write, with the columns of `selftrain.select.cut.COLUMNS`.
         previous: the cut of the round before, to notice classes that vanish.
 
     What is wrong with a class stands in `alarm`, and is logged as a warning.
     """
-    prior = read_prior(classes_csv, settings.classes)
+    labeled = read_labeled(classes_csv, settings.classes)
     histograms = read_histograms(predictions, settings.classes)
     before = None if previous is None else read_cut(previous, settings.classes)["predicted"].to_numpy()
-    table = describe(settings.classes, histograms, prior, decide(settings, histograms, prior), before)
+    decided = decide(settings, histograms, labeled.share.to_numpy())
+    table = describe(labeled, histograms, decided, before)
     for row in table[table.alarm != ""].itertuples():
         log.warning("class %s: %s", row[1], row.alarm)
     artifacts.write_csv(cut, table)
 
 
-def read_prior(classes_csv: Path, classes: Sequence[str]) -> Shares:
-    """The labeled set's share of each class, (C,)."""
+def read_labeled(classes_csv: Path, classes: Sequence[str]) -> pd.DataFrame:
+    """The statistics of the labeled set, one row per class, with numbers in `share` and `mean_size`."""
     try:
-        table = pd.read_csv(classes_csv, dtype={"class": str}, keep_default_na=False)
-        names, shares = tuple(table["class"]), table["share"].to_numpy(float)
+        table = pd.read_csv(classes_csv, dtype={"class": str}, keep_default_na=False, float_precision="round_trip")
+        names = tuple(table["class"])
+        table = table.astype({"share": float, "mean_size": float})
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{classes_csv}: not a table of class shares ({error})") from None
+        raise UserError(f"{classes_csv}: not a table of class statistics ({error})") from None
     if names != tuple(classes):
         raise UserError(f"{classes_csv}: is about {names}, not {tuple(classes)}")
-    return shares
+    return table
 
 
-def describe(
-    classes: Sequence[str], histograms: Counts, prior: Shares, cut: Cut, before: Counts | None = None
-) -> pd.DataFrame:
+def describe(labeled: pd.DataFrame, histograms: Counts, cut: Cut, before: Counts | None = None) -> pd.DataFrame:
     """The cut as a table, one row per class; the threshold is empty where nothing is kept."""
     predicted = histograms.sum(1)
     none = cut.threshold == BINS
     columns = {
-        "class": list(classes),
+        "class": labeled["class"],
         "predicted": predicted,
         "predicted_share": predicted / max(1, predicted.sum()),
-        "prior": prior,
+        "prior": labeled.share,
+        "mean_size": labeled.mean_size,
         "target": cut.target,
         "threshold_bin": cut.threshold,
         "threshold_log_odds": np.where(none, np.nan, log_odds_of(cut.threshold)),
         "threshold_probability": np.where(none, np.nan, probability_of(cut.threshold)),
         "selected": cut.selected(histograms),
         "kept_fraction": cut.kept_fraction,
-        "alarm": alarms(predicted, prior, cut, before),
+        "alarm": alarms(predicted, cut, before),
     }
     return pd.DataFrame(columns, columns=list(COLUMNS))
 
 
-def alarms(predicted: Counts, prior: Shares, cut: Cut, before: Counts | None) -> list[str]:
+def alarms(predicted: Counts, cut: Cut, before: Counts | None) -> list[str]:
     """What is wrong with each class, empty if nothing is; the first that holds."""
     absent = predicted == 0
     vanished = absent & (before > 0) if before is not None else np.zeros_like(absent)

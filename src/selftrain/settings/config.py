@@ -12,7 +12,7 @@ from selftrain.errors import UserError
 from selftrain.settings.base import Problem, Settings, deep_merge, nearest, refuse
 from selftrain.settings.data import Name, TaskSettings
 from selftrain.settings.model import ModelSettings
-from selftrain.settings.prediction import PredictionSettings
+from selftrain.settings.prediction import InferenceSettings, PredictionSettings
 from selftrain.settings.selection import Policy, Portion
 from selftrain.settings.training import Algorithm, NotNegative, SelfTrainingSettings, TrainSettings
 
@@ -60,6 +60,8 @@ class RoundSettings(Settings):
     """Lowers the scale range's start to (1 − beta_min) · start (DARS section 3.3)."""
     beta_max: NotNegative = 0.0
     """Raises the scale range's end to (1 + beta_max) · end."""
+    prediction: PredictionSettings = PredictionSettings()
+    """How the unlabeled images are predicted for this round."""
     train: TrainSettings = DEFAULT_TRAIN
 
 
@@ -106,6 +108,8 @@ class Config(Settings):
     model: ModelSettings = ModelSettings()
     train: TrainSettings = DEFAULT_TRAIN
     prediction: PredictionSettings = PredictionSettings()
+    evaluation: InferenceSettings = InferenceSettings()
+    """How every model is evaluated."""
     pretrain: dict[Name, Pretrain] = Field(min_length=1)
     experiments: dict[Name, ExperimentSettings] = Field(default_factory=dict)
 
@@ -134,6 +138,9 @@ class Config(Settings):
             yield (*where, "pretrain"), f"is missing; valid: {', '.join(self.pretrain)}"
         elif experiment.pretrain not in self.pretrain:
             yield (*where, "pretrain"), nearest(experiment.pretrain, list(self.pretrain), "pretraining")
+        elif experiment.algorithm.name == "weak_labels" and self.pretrain[experiment.pretrain].model.module:
+            reason = "'weak_labels' needs an encoder's features; the pretraining's model is a module of your own"
+            yield (*where, "algorithm"), reason
         for number, task in enumerate(experiment.tasks or ()):
             if task not in self.tasks:
                 yield (*where, "tasks", number), nearest(task, list(self.tasks), "task")
@@ -141,7 +148,7 @@ class Config(Settings):
 
 def _with_defaults(raw: dict[str, Any]) -> dict[str, Any]:
     """Write the top-level sections into every place that inherits them, before validation."""
-    empty = [key for key in (*DEFAULTS, "experiments", "machine") if key in raw and raw[key] is None]
+    empty = [key for key in (*DEFAULTS, "evaluation", "experiments", "machine") if key in raw and raw[key] is None]
     filled = {"train": {}} | {key: raw[key] for key in raw if key not in empty}
     if isinstance(filled["train"], dict):
         filled["train"] = deep_merge({"steps": DEFAULT_TRAIN.steps}, filled["train"])
@@ -166,7 +173,7 @@ def _fill_in_rounds(entry: Any, pretrain: Any) -> Any:
     if "pretrain" not in entry and isinstance(pretrain, dict) and len(pretrain) == 1:
         entry["pretrain"] = next(iter(pretrain))
     if isinstance(entry.get("rounds"), list):
-        base = {"train": entry["train"]} if isinstance(entry.get("train"), dict) else {}
+        base = {key: entry[key] for key in ("train", "prediction") if isinstance(entry.get(key), dict)}
         entry["rounds"] = [_inherit(base, one) for one in entry["rounds"]]
     return entry
 

@@ -1,34 +1,95 @@
 """Settings of predict and evaluate: how a model's outputs become a class and its confidence."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from selftrain.settings.base import Settings
-from selftrain.settings.data import ReadSettings
+from selftrain.settings.data import ReadSettings, Size
 from selftrain.settings.training import Positive
 
 
-class PredictionSettings(Settings):
-    """One pass, or the average of several."""
+def _short(value: float) -> str:
+    """The shortest text that is this number and no other: 1, 0.75."""
+    return repr(value).removesuffix(".0")
 
-    flip: bool = False
-    """Average with the mirrored image's prediction."""
-    scales: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1.0,)
-    """Average over the image at these scales."""
+
+class PatchSettings(Settings):
+    """SISC: the mean over random overlapping patches, each predicted on its own (MLSL section 3.2)."""
+
+    size: Size
+    """Height and width of a patch; MLSL takes the size of the training crop."""
+    count: Annotated[int, Field(ge=1)] = 50
+    """Patches an image, K. The first ones cover the image; what K cannot cover comes from the whole image."""
+    whole_image: bool = False
+    """Count the whole image as one more patch."""
+    combine: Literal["probabilities", "decisions"] = "probabilities"
+    """What is averaged: softmax probabilities, or each patch's decision (relative frequency, MLSL section 4.3)."""
+    memory: Annotated[int, Field(ge=1)] = 512
+    """MiB for class scores held at a time; decides how many patches pass a GPU together, and whether an image's sums
+    stay there. The network's own working memory comes on top."""
 
     @property
     def mode(self) -> str:
-        """The name of the folder that holds such predictions, for example `scales-0.75-1-flip`."""
-        scales = "-".join(f"{scale:g}" for scale in self.scales)
-        parts = ["single" if self.scales == (1.0,) else f"scales-{scales}", "flip" if self.flip else ""]
-        return "flip" if parts == ["single", "flip"] else "-".join(part for part in parts if part)
+        """Part of the name of a folder of predictions."""
+        height, width = self.size
+        said = [f"sisc-{self.count}x{height}x{width}", "whole" if self.whole_image else ""]
+        said += ["decisions" if self.combine == "decisions" else ""]
+        said += [f"memory-{self.memory}" if self.memory != PatchSettings.model_fields["memory"].default else ""]
+        return "-".join(filter(None, said))
+
+
+class SpatialPriorSettings(Settings):
+    """CBST-SP: probabilities are multiplied by how often the labeled set shows a class in that place."""
+
+    smoothing: Annotated[float, Field(ge=0, le=1)] = 0.02
+    """Sigma of the Gaussian that smooths the maps, as a share of their height and width."""
+    weight: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Of the map, against a map that says nothing."""
+
+    @property
+    def mode(self) -> str:
+        """Part of the name of a folder of predictions."""
+        return f"prior-{_short(self.smoothing)}" + (f"-{_short(self.weight)}" if self.weight < 1 else "")
+
+
+class InferenceSettings(Settings):
+    """One pass, or the average of several."""
+
+    flip: bool = False
+    """Average with the mirrored view's prediction."""
+    scales: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1.0,)
+    """Average over the view at these scales."""
+    patches: PatchSettings | None = None
+    """Average over random patches (SISC) in place of one view of the whole image."""
+
+    @property
+    def mode(self) -> str:
+        """The name of the folder that holds such predictions, for example `scales-0.75-1-flip`; one for one setting."""
+        return "-".join(filter(None, self._parts())) or "single"
+
+    def _parts(self) -> list[str]:
+        scales = "-".join(map(_short, self.scales))
+        patches = self.patches.mode if self.patches else ""
+        return [patches, "" if self.scales == (1.0,) else f"scales-{scales}", "flip" if self.flip else ""]
+
+
+class PredictionSettings(InferenceSettings):
+    """How the unlabeled images are predicted, for pseudo-labels."""
+
+    spatial_prior: SpatialPriorSettings | None = None
+    """Of the labeled set, multiplied into the probabilities; none: probabilities as they are."""
+
+    def _parts(self) -> list[str]:
+        return [*super()._parts(), self.spatial_prior.mode if self.spatial_prior else ""]
 
 
 class PredictStageSettings(Settings):
     """All that one shard of predictions depends on, beside its input files."""
 
     prediction: PredictionSettings
+    seed: int
+    """Of the places of random patches."""
     batch_size: int
     shard: int
     shards: int
@@ -38,7 +99,9 @@ class PredictStageSettings(Settings):
 class EvaluateStageSettings(Settings):
     """All that the scores of one model depend on, beside its input files."""
 
-    prediction: PredictionSettings
+    evaluation: InferenceSettings
+    seed: int
+    """Of the places of random patches."""
     batch_size: int
     splits: dict[str, ReadSettings]
 

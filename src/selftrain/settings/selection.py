@@ -29,6 +29,9 @@ class CbstSettings(PolicySettings):
     """CBST: per class, a portion of the pixels predicted as the class."""
 
     name: Literal["cbst"] = "cbst"
+    choice: Literal["top", "normalized"] = "top"
+    """Of a pixel's class: the most probable one, or, as published, the one with the highest p_c / t_c, kept where that
+    is 1 or more. The second needs another forward pass, since t_c is known only then."""
 
 
 class DaSettings(PolicySettings):
@@ -63,3 +66,6 @@ class LabelSettings(Settings):
     round: Annotated[int, Field(ge=1)]
     select: SelectSettings
     """Written into the pseudo-labels for provenance."""
+    eta: Annotated[float, Field(ge=0)] | None = None
+    """An image has a weak label of each class that takes more than eta times the class's mean size in the labeled set
+    (MLSL section 3.3.1); none: no weak labels."""

@@ -62,18 +62,37 @@ class SupervisedSettings(Settings):
     name: Literal["supervised"] = "supervised"
 
 
-class SelfTrainingSettings(Settings):
-    """Labeled and pseudo-labeled images, half a batch each, two added terms (DARS eq. 2)."""
+class PseudoLabeledSettings(Settings):
+    """What every training on labeled and pseudo-labeled images, half a batch each, can be told."""
 
-    name: Literal["self_training"] = "self_training"
     forwards: Literal["separate", "joint"] = "joint"
     """Whether the halves pass the network on their own (batch-norm sees each alone) or together."""
     weight: NotNegative = 1.0
-    """Of the pseudo-labeled term."""
+    """Of the pseudo-labeled terms."""
 
 
-AlgorithmName = Literal["supervised", "self_training"]
-AnyAlgorithm = Annotated[SupervisedSettings | SelfTrainingSettings, Field(discriminator="name")]
+class SelfTrainingSettings(PseudoLabeledSettings):
+    """Two added cross-entropy terms (DARS eq. 2)."""
+
+    name: Literal["self_training"] = "self_training"
+
+
+class WeakLabelSettings(PseudoLabeledSettings):
+    """Self-training, and an image classifier on the encoder's last features that learns weak labels (MLSL eqs. 5-7)."""
+
+    name: Literal["weak_labels"] = "weak_labels"
+    eta: NotNegative = 0.05
+    """A class is in view where its pseudo-labels take more than eta times its mean size in the labeled set."""
+    classification_weight: NotNegative = 0.025
+    """Of the classifier's loss, lambda."""
+    channels: Annotated[int, Field(ge=1)] = 2048
+    """Of the classifier's two convolutions."""
+    hidden: Annotated[int, Field(ge=1)] = 512
+    """Width of its first fully connected layer."""
+
+
+AlgorithmName = Literal["supervised", "self_training", "weak_labels"]
+AnyAlgorithm = Annotated[SupervisedSettings | SelfTrainingSettings | WeakLabelSettings, Field(discriminator="name")]
 Algorithm = Annotated[AnyAlgorithm, BeforeValidator(by_name, json_schema_input_type=AnyAlgorithm | AlgorithmName)]
 
 

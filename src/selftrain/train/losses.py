@@ -23,3 +23,15 @@ def cross_entropy(logits: Tensor, labels: Tensor, class_weights: Tensor | None =
     valid = labels != IGNORE
     weight = valid.sum() if class_weights is None else class_weights[labels[valid]].sum()
     return total / weight.clamp(min=1e-6)
+
+
+def image_classification(logits: Tensor, shown: Tensor, known: Tensor) -> Tensor:
+    """Binary cross-entropy, mean over classes (MLSL eq. 5) and over the images that are known; 0 where none is.
+
+    Args:
+        logits: (B, C), before the sigmoid.
+        shown: float32 (B, C), 1 where the image shows the class.
+        known: bool (B,).
+    """
+    of_images = F.binary_cross_entropy_with_logits(logits.float(), shown, reduction="none").mean(1)
+    return (of_images * known).sum() / known.sum().clamp(min=1)

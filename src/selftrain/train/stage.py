@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning_fabric
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -22,13 +23,14 @@ from selftrain import artifacts, randomness, registry
 from selftrain.data.batches import Batch, Batches, Stream, unbatched
 from selftrain.devices import leased_device
 from selftrain.errors import UserError
+from selftrain.label.pseudo_labels import PseudoLabels
 from selftrain.manifest import manifest
 from selftrain.models import files
 from selftrain.models.segmenter import Segmenter
 from selftrain.models.states import not_finite
 from selftrain.settings.config import MachineSettings
 from selftrain.settings.training import OptimizerSettings, TrainStageSettings
-from selftrain.train.algorithms import Algorithm
+from selftrain.train.algorithms import Algorithm, Given
 from selftrain.train.resume import Resume, resumable
 from selftrain.train.teacher import Teacher
 
@@ -81,8 +83,9 @@ def train(settings: TrainStageSettings, paths: TrainFiles, machine: MachineSetti
     key = artifacts.digest([settings.model_dump(mode="json"), code, digests])
     with leased_device(), resumable(paths.resume, key, machine.checkpoint_seconds) as resume:
         fabric = lightning_fabric.Fabric(accelerator="auto", devices=1, precision=settings.train.precision)
-        run = _Run(settings, paths, fabric)
-        batches = _batches(settings, paths, run.algorithm)
+        pseudo_labels = None if paths.pseudo_labels is None else PseudoLabels(paths.pseudo_labels)
+        run = _Run(settings, paths, fabric, pseudo_labels)
+        batches = _batches(settings, paths, run.algorithm, pseudo_labels)
         run.go_on_from(resume.load())
         started = time.monotonic()
         _steps(run, batches, resume, machine)
@@ -92,18 +95,22 @@ def train(settings: TrainStageSettings, paths: TrainFiles, machine: MachineSetti
 class _Run:
     """Everything that changes while training: weights, optimizer, teacher, and the rows written so far."""
 
-    def __init__(self, settings: TrainStageSettings, paths: TrainFiles, fabric: lightning_fabric.Fabric) -> None:
+    def __init__(
+        self,
+        settings: TrainStageSettings,
+        paths: TrainFiles,
+        fabric: lightning_fabric.Fabric,
+        pseudo_labels: PseudoLabels | None,
+    ) -> None:
         self.settings, self.fabric = settings, fabric
         train = settings.train
         self.place = (settings.seed, settings.round)
         self.classes = settings.labeled.classes
-        if train.class_weights is not None and len(train.class_weights) != len(self.classes):
-            raise UserError(f"class_weights: {len(train.class_weights)} for {len(self.classes)} classes")
-        weights = None if train.class_weights is None else torch.tensor(train.class_weights, device=fabric.device)
         build = registry.load(registry.ALGORITHMS, settings.algorithm.name)
-        self.algorithm: Algorithm = build(settings.algorithm, weights)
+        self.algorithm: Algorithm = build(settings.algorithm, _given(settings, pseudo_labels, fabric.device))
         torch.manual_seed(randomness.key(*self.place, "initial weights"))
         self.segmenter = Segmenter(settings.model, len(self.classes), load_weights=paths.start is None)
+        self.segmenter.heads.update(self.algorithm.heads(self.segmenter))
         if paths.start is not None:
             files.start_from(self.segmenter, paths.start)
         memory = torch.channels_last if train.channels_last else torch.contiguous_format
@@ -157,6 +164,19 @@ class _Run:
         """The network that is saved: the student, or its teacher where that is asked for."""
         teacher = self.teacher is not None and self.settings.train.evaluate == "teacher"
         return self.teacher.model if teacher else self.segmenter  # type: ignore[union-attr,return-value]
+
+
+def _given(settings: TrainStageSettings, pseudo_labels: PseudoLabels | None, device: torch.device) -> Given:
+    """What the algorithm is built from."""
+    weights, classes = settings.train.class_weights, len(settings.labeled.classes)
+    if weights is not None and len(weights) != classes:
+        raise UserError(f"class_weights: {len(weights)} for {classes} classes")
+    mean_size = None if pseudo_labels is None else torch.tensor(pseudo_labels.cut["mean_size"].to_numpy(np.float32))
+    return Given(
+        classes,
+        class_weights=None if weights is None else torch.tensor(weights, device=device),
+        mean_size=None if mean_size is None else mean_size.to(device),
+    )
 
 
 def _steps(run: _Run, batches: Batches, resume: Resume, machine: MachineSettings) -> None:
@@ -233,21 +253,20 @@ def _set_learning_rate(optimizer: torch.optim.Optimizer, settings: OptimizerSett
     return rate
 
 
-def _batches(settings: TrainStageSettings, paths: TrainFiles, algorithm: Algorithm) -> Batches:
-    streams = {name: _stream(name, settings, paths) for name in algorithm.streams}
+def _batches(
+    settings: TrainStageSettings, paths: TrainFiles, algorithm: Algorithm, pseudo_labels: PseudoLabels | None
+) -> Batches:
+    streams = {name: _stream(name, settings, paths, pseudo_labels) for name in algorithm.streams}
     sizes = _sizes(settings.train.batch_size, algorithm.streams)
     place = (settings.seed, settings.round)
     return Batches(streams, sizes, settings.train.augmentation, settings.model.mean, place)
 
 
-def _stream(name: str, settings: TrainStageSettings, paths: TrainFiles) -> Stream:
+def _stream(name: str, settings: TrainStageSettings, paths: TrainFiles, pseudo_labels: PseudoLabels | None) -> Stream:
     if name == "labeled":
         return Stream(paths.labeled, settings.labeled)
-    if paths.unlabeled is None or paths.pseudo_labels is None:
+    if paths.unlabeled is None or pseudo_labels is None:
         raise UserError(f"algorithm '{settings.algorithm.name}' needs the unlabeled split and its pseudo-labels")
-    from selftrain.label.pseudo_labels import PseudoLabels
-
-    pseudo_labels = PseudoLabels(paths.pseudo_labels)
     stream = Stream(paths.unlabeled, settings.unlabeled, pseudo_labels.label)
     if list(pseudo_labels.names) != stream.names:
         raise UserError(f"{paths.pseudo_labels}: its images are not those of {paths.unlabeled}; make it again")

@@ -1,0 +1,241 @@
+"""The flow as data: which models, rounds and shards a config asks for, and where their files are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from selftrain.errors import UserError
+from selftrain.settings.base import nearest
+from selftrain.settings.config import Config, ExperimentSettings, RoundSettings
+from selftrain.settings.data import ListSettings, SplitSettings
+from selftrain.settings.prediction import PredictionSettings
+from selftrain.settings.selection import CbstSettings
+
+
+@dataclass(frozen=True)
+class Model:
+    """A place in the flow where a model is trained: a pretraining, or one round of an experiment."""
+
+    task: str
+    name: str
+    seed: int
+    round: int
+
+    @property
+    def folder(self) -> str:
+        """Where its files are, below the task's folder."""
+        if self.round == 0:
+            return f"pretrained/{self.name}/seed-{self.seed}"
+        return f"{self.name}/seed-{self.seed}/round-{self.round}"
+
+
+def model_at(task: str, folder: str) -> Model:
+    """The model whose folder (below the task's) this is."""
+    parts = folder.split("/")
+    if parts[0] == "pretrained":
+        return Model(task, parts[1], int(parts[2].removeprefix("seed-")), 0)
+    return Model(task, parts[0], int(parts[1].removeprefix("seed-")), int(parts[2].removeprefix("round-")))
+
+
+class Flow:
+    """The models, rounds and shards that a config asks for, and their files."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    # What there is.
+
+    @cached_property
+    def pretrained(self) -> list[Model]:
+        """All pretrainings."""
+        config = self.config
+        return [Model(t, name, seed, 0) for t in config.tasks for name in config.pretrain for seed in config.seeds]
+
+    @cached_property
+    def rounds(self) -> list[Model]:
+        """All rounds of all experiments."""
+        return [
+            Model(task, name, seed, number)
+            for name, experiment in self.config.experiments.items()
+            for task in experiment.tasks or self.config.tasks
+            for seed in self.config.seeds
+            for number in range(1, len(experiment.rounds) + 1)
+        ]
+
+    def experiment(self, model: Model) -> ExperimentSettings:
+        """The experiment that a round belongs to."""
+        if model.name not in self.config.experiments:
+            raise UserError(nearest(model.name, list(self.config.experiments), "experiment"))
+        return self.config.experiments[model.name]
+
+    def round(self, model: Model) -> RoundSettings:
+        """The settings of a round."""
+        return self.experiment(model).rounds[model.round - 1]
+
+    def prediction(self, mode: str) -> PredictionSettings:
+        """The settings that a folder of predictions is named by."""
+        modes = {one.prediction.mode: one.prediction for one in map(self.round, self.rounds)}
+        if mode not in modes:
+            raise UserError(nearest(mode, list(modes), "prediction mode"))
+        return modes[mode]
+
+    def before(self, model: Model) -> Model:
+        """The model that a round starts from."""
+        if model.round > 1:
+            return Model(model.task, model.name, model.seed, model.round - 1)
+        return Model(model.task, self.experiment(model).pretrain, model.seed, 0)
+
+    def splits(self, task: str) -> dict[str, SplitSettings]:
+        """All splits of a task by name; `truth` is the unlabeled split with its hidden labels."""
+        settings = self.config.tasks[task]
+        truth = {"truth": settings.unlabeled} if settings.truth else {}
+        return {"labeled": settings.labeled, "unlabeled": settings.unlabeled, **truth, **settings.evaluation}
+
+    # Where it is.
+
+    def task_path(self, task: str, *parts: str) -> str:
+        """A path below a task's results."""
+        return "/".join([self.config.results, task, *parts])
+
+    def model_path(self, model: Model, *parts: str) -> str:
+        """A path below a model's folder."""
+        return self.task_path(model.task, model.folder, *parts)
+
+    def prediction_paths(self, model: Model) -> list[str]:
+        """The shards of predictions that a round selects from: made by the model before it."""
+        mode = self.round(model).prediction.mode
+        shards = self.config.shards
+        return [
+            self.model_path(self.before(model), "predictions", mode, f"shard-{shard}-of-{shards}.h5")
+            for shard in range(shards)
+        ]
+
+    def predict_files(self, model: Model, mode: str) -> dict[str, str]:
+        """What predicting the unlabeled images reads, by the name that the predict stage gives it."""
+        files = {
+            "model": self.model_path(model, "model.safetensors"),
+            "images": self.task_path(model.task, "data", "unlabeled", "images.csv"),
+        }
+        if self.prediction(mode).spatial_prior is None:
+            return files
+        return files | {"statistics": self.task_path(model.task, "data", "labeled", "statistics.h5")}
+
+    def choose_files(self, model: Model) -> dict[str, str]:
+        """What the choose stage of a round reads beside the cut: what its predictions were made from."""
+        return self.predict_files(self.before(model), self.round(model).prediction.mode)
+
+    def chosen_file(self, model: Model, shard: int) -> dict[str, str]:
+        """The shard as the choose stage makes it anew, where the policy's choice depends on the cut."""
+        policy = self.experiment(model).policy
+        if not (isinstance(policy, CbstSettings) and policy.choice == "normalized"):
+            return {}
+        return {"chosen": self.model_path(model, f"chosen-{shard}-of-{self.config.shards}.h5")}
+
+    def train_files(self, model: Model) -> dict[str, str]:
+        """What a training reads, by the name that the train stage gives it."""
+        files = {"labeled": self.task_path(model.task, "data", "labeled", "images.csv")}
+        if model.round == 0:
+            pretrain = self.config.pretrain[model.name]
+            weights = pretrain.model.weights if pretrain.model.weights != "hub" else None
+            given = {"start": pretrain.start, "weights": weights}
+            return files | {name: file for name, file in given.items() if file is not None}
+        return files | {
+            "start": self.model_path(self.before(model), "model.safetensors"),
+            "unlabeled": self.task_path(model.task, "data", "unlabeled", "images.csv"),
+            "pseudo_labels": self.model_path(model, "pseudo_labels.h5"),
+        }
+
+    def told_models(self) -> list[tuple[str, Model]]:
+        """Each round under its experiment's name, round 0 too, which experiments share; a pretraining alone else."""
+        told = []
+        for model in self.rounds:
+            if model.round == 1:
+                told.append((model.name, self.before(model)))
+            told.append((model.name, model))
+        used = {model for _, model in told}
+        return [(model.name, model) for model in self.pretrained if model not in used] + told
+
+    def evaluation_splits(self, task: str) -> list[str]:
+        """The names of a task's evaluation splits."""
+        return list(self.config.tasks[task].evaluation)
+
+    def evaluation_files(self, task: str) -> list[str]:
+        """images.csv of each evaluation split."""
+        return [self.task_path(task, "data", split, "images.csv") for split in self.evaluation_splits(task)]
+
+    def report_files(self) -> list[str]:
+        """Every table that the report tells of."""
+        files = []
+        for _, model in self.told_models():
+            tables = ["metrics.csv", "confusion.csv", "train.csv", "manifest.json"]
+            if model.round:
+                tables += ["cut.csv", "pseudo_labels.csv", "pseudo_labels.h5"]
+                tables += ["pseudo_label_scores.csv"] if self.config.tasks[model.task].truth else []
+            files += [self.model_path(model, table) for table in tables]
+        return list(dict.fromkeys(files))
+
+    def report_images(self) -> list[str]:
+        """images.csv of the splits that the report shows pictures of."""
+        shown = [(task, split) for task in self.config.tasks for split in ("unlabeled", "truth")]
+        listed = [(task, split) for task, split in shown if split in self.splits(task)]
+        return [self.task_path(task, "data", split, "images.csv") for task, split in listed]
+
+    def check_files(self) -> None:
+        """Look for every file that the config names, before any job; reading them is the check stage's work."""
+        from selftrain.data.listing import list_split
+
+        problems = []
+        for name, pretrain in self.config.pretrain.items():
+            for key, file in (("start", pretrain.start), ("model.weights", pretrain.model.weights)):
+                if file not in (None, "hub") and not Path(file).is_file():
+                    problems.append(f"pretrain.{name}.{key}: {file}: no such file")
+        for task in self.config.tasks:
+            for split, settings in self.splits(task).items():
+                if settings.streets is None:
+                    problems += [
+                        f"tasks.{task}.{split}: {line}" for line in _problems(list_split, self.listing(task, split))
+                    ]
+        if problems:
+            raise UserError("\n  ".join([f"{len(problems)} problem(s) with files", *problems]))
+
+    def split_files(self, task: str, split: str) -> list[str]:
+        """The files a split is made from, for Snakemake to watch: images, labels, list; or the folder drawn."""
+        from selftrain.data.listing import files_of
+
+        settings = self.splits(task)[split]
+        if settings.streets is not None:
+            return [self._drawn(task, split)]
+        return files_of(self.listing(task, split))
+
+    def _drawn(self, task: str, split: str) -> str:
+        return self.task_path(task, "data", "unlabeled" if split == "truth" else split, "drawn")
+
+    def listing(self, task: str, split: str) -> ListSettings:
+        """How the images of a split are found."""
+        settings, config = self.splits(task)[split], self.config
+        labeled = split != "unlabeled"
+        if settings.streets is not None:
+            drawn = self._drawn(task, split)
+            labels = ("labels/*.png",) if labeled else None
+            return ListSettings(
+                root=drawn, data_root=drawn, images=("images/*.png",), labels=labels, list=None, labeled=labeled
+            )
+        return ListSettings(
+            root=str(Path(config.data_root) / config.tasks[task].root),
+            data_root=config.data_root,
+            images=settings.images,
+            labels=settings.labels if labeled else None,
+            list=settings.list,
+            labeled=labeled,
+        )
+
+
+def _problems(work: Callable[[ListSettings], object], settings: ListSettings) -> list[str]:
+    try:
+        work(settings)
+    except UserError as error:
+        return str(error).split("\n")
+    return []

@@ -1,0 +1,33 @@
+"""What a shard of pseudo-labels and the joined file have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from selftrain import hdf5
+from selftrain.settings.data import IGNORE
+
+SHARD = hdf5.Format("selftrain-pseudo-labels-shard", 1, "run label again to make it")
+FILTERS = {"compression": "gzip", "compression_opts": 1}
+
+Labels = npt.NDArray[np.uint8]
+Counts = npt.NDArray[np.int64]
+
+
+def create_planes(file: h5py.File, count: int, canvas: tuple[int, int]) -> tuple[h5py.Dataset, h5py.Dataset]:
+    """The planes of labels and of coarse confidence, in every shard as in the joined file."""
+    labels = hdf5.create_planes(file, "label", np.uint8, (count, *canvas), IGNORE, **FILTERS)
+    return labels, hdf5.create_planes(file, "confidence", np.uint8, (count, *canvas), 0, **FILTERS)
+
+
+def write_images(
+    file: h5py.File, names: Sequence[str], shapes: npt.NDArray[np.int32], counts: npt.NDArray[np.int64]
+) -> None:
+    """What is known of each image: its name, true size, and labeled pixels of each class, (N, C)."""
+    hdf5.write_names(file, "images", names)
+    file["shapes"] = shapes
+    file["counts"] = counts

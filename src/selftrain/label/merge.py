@@ -1,0 +1,171 @@
+"""The merge stage: join the shards of pseudo-labels into one file that stands alone, and write its table of classes."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from selftrain import artifacts, hdf5
+from selftrain.errors import UserError
+from selftrain.label.layout import SHARD, Counts, Labels, create_planes, write_images
+from selftrain.label.pseudo_labels import FORMAT
+from selftrain.label.weak_labels import weak_labels
+from selftrain.predict.store import Predictions, read_histograms
+from selftrain.select.cut import kl_divergence, read_cut
+from selftrain.settings.selection import LabelSettings
+
+CLASS_COLUMNS = [
+    "class",
+    "pixels",
+    "share",
+    "prior",
+    "threshold_log_odds",
+    "threshold_probability",
+    "kept_fraction",
+    "images",
+    "changed",
+    "weak_images",
+    "alarm",
+]
+
+
+def merge(
+    settings: LabelSettings,
+    shards: Sequence[Path],
+    predictions: Sequence[Path],
+    cut: Path,
+    output: Path,
+    table: Path,
+) -> None:
+    """Join the shards into one file that stands alone, and write its table of classes beside it.
+
+    The compressed chunks are copied as they are. The same images give the same bytes, however they were sharded.
+
+    Args:
+        settings: as `label` had them.
+        shards: what `label` wrote, in the order of the images.
+        predictions: the prediction shards they came from, in the same order.
+        cut: the table that select wrote.
+        output: pseudo_labels.h5.
+        table: pseudo_labels.csv, one row per class.
+
+    Raises:
+        UserError: shards that do not belong together.
+    """
+    decided = read_cut(cut, settings.select.classes)
+    images = _together(shards, predictions)
+    weak = _weak_labels(settings, images, decided)
+    classes = class_table(decided, images.counts, images.changed, weak)
+    histogram = read_histograms(predictions, settings.select.classes)
+    with FORMAT.create(output) as file:
+        # All shards of one dataset before the other: interleaved, the places in the file would depend on the shards.
+        for planes in create_planes(file, len(images.names), images.canvas):
+            _copy(shards, planes)
+        write_images(file, images.names, images.shapes, images.counts)
+        if weak is not None:
+            file["weak_labels"] = weak
+        file.create_dataset("histogram", data=histogram, compression="gzip", shuffle=True)
+        hdf5.write_table(file, "cut", decided)
+        hdf5.write_table(file, "classes", classes)
+        file.attrs.update(_attributes(settings, images.model, classes))
+    artifacts.write_csv(table, classes)
+
+
+def class_table(cut: pd.DataFrame, counts: Counts, changed: Counts, weak: Labels | None = None) -> pd.DataFrame:
+    """What was labeled, one row per class.
+
+    Args:
+        cut: the table that select wrote.
+        counts: labeled pixels of each image, (N, C).
+        changed: those of them that the model takes for another class, (N, C).
+        weak: weak labels, (N, C), where there are any; `weak_images` says how many images have the class.
+    """
+    pixels = counts.sum(0)
+    share = pixels / max(1, pixels.sum())
+    images, weak_images = (counts > 0).sum(0), np.nan if weak is None else weak.sum(0, dtype=np.int64)
+    columns = {"images": images, "changed": changed.sum(0), "weak_images": weak_images}
+    return cut.assign(pixels=pixels, share=share, **columns)[CLASS_COLUMNS]
+
+
+def _weak_labels(settings: LabelSettings, images: _Images, cut: pd.DataFrame) -> Labels | None:
+    if settings.eta is None:
+        return None
+    areas = images.shapes.prod(1, dtype=np.int64)
+    return weak_labels(images.counts, areas, cut["mean_size"].to_numpy(), settings.eta)
+
+
+@dataclass(frozen=True, eq=False)
+class _Images:
+    """What is known of the images of all shards: `shapes` (N, 2); `counts` of labeled pixels, and of those that the
+    model takes for another class, `changed`, (N, C)."""
+
+    names: list[str]
+    shapes: npt.NDArray[np.int32]
+    counts: Counts
+    changed: Counts
+    canvas: tuple[int, int]
+    model: str
+
+
+def _together(shards: Sequence[Path], predictions: Sequence[Path]) -> _Images:
+    """The images of shards that belong together."""
+    if not predictions or len(shards) != len(predictions):
+        raise UserError(f"{len(shards)} shards of labels for {len(predictions)} shards of predictions")
+    names, shapes, counts, changed = [], [], [], []
+    canvases: dict[tuple[int, int], Path] = {}
+    models: dict[str, Path] = {}
+    for path, prediction in zip(shards, predictions, strict=True):
+        with Predictions(prediction) as source, SHARD.open(path) as shard:
+            if hdf5.read_names(shard, "images") != source.images:
+                raise UserError(f"{path}: has other images than {prediction}; run label again")
+            names += source.images
+            shapes.append(source.shapes)
+            counts.append(shard["counts"][:])
+            changed.append(shard["changed"][:])
+            canvases[shard["label"].shape[1:]] = path
+            models[str(source.attributes.get("model", ""))] = prediction
+    canvas, model = _only(canvases, "canvas"), _only(models, "model")
+    join = np.concatenate
+    return _Images(names, join(shapes), join(counts), join(changed), canvas, model)
+
+
+def _only(found: dict[Any, Path], what: str) -> Any:
+    """The one value that all shards agree on."""
+    if len(found) > 1:
+        said = ", ".join(f"{value} in {path}" for value, path in found.items())
+        raise UserError(f"the shards differ in their {what}: {said}; run predict again for all of them")
+    return next(iter(found))
+
+
+def _copy(shards: Sequence[Path], planes: h5py.Dataset) -> None:
+    """Copy the chunks that all shards have under this dataset's name, in order."""
+    first = 0
+    for path in shards:
+        with SHARD.open(path) as shard:
+            hdf5.copy_chunks(shard[planes.name], planes, first)
+            first += len(shard[planes.name])
+
+
+def _attributes(settings: LabelSettings, model: str, classes: pd.DataFrame) -> dict[str, Any]:
+    select = settings.select
+    divergence, left_out = kl_divergence(classes["prior"].to_numpy(), classes["pixels"].to_numpy(), select.classes)
+    return {
+        "method": select.policy.name,
+        "round": settings.round,
+        "portion": math.nan if select.portion is None else select.portion,
+        "seed": settings.seed,
+        "classes": json.dumps(list(select.classes)),
+        "settings": settings.model_dump_json(),
+        "model": model,
+        "kl_divergence": divergence,
+        "kl_left_out": json.dumps(left_out),
+    }

@@ -1,0 +1,122 @@
+"""SISC: an image's class probabilities as the mean over random overlapping patches (MLSL section 3.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from selftrain.settings.data import Size
+from selftrain.settings.prediction import PatchSettings
+
+CACHED = 2**26
+"""Bytes of class scores that a CPU works on at a time: more patches a forward are no faster there."""
+
+Corners = npt.NDArray[np.int64]
+"""Top and left of each patch, (K, 2); negative where a patch is larger than the image and hangs over."""
+
+
+def place(image: Size, patch: Size, count: int, draw: np.random.Generator) -> Corners:
+    """Random corners of `count` patches, from top to bottom.
+
+    The first patches are a random tiling that covers every pixel, the others lie anywhere; of fewer patches than a
+    tiling has, each is a random one of its tiles. A patch larger than the image holds all of it, at a random place.
+    """
+    tiling = [(top, left) for top in _cover(image[0], patch[0], draw) for left in _cover(image[1], patch[1], draw)]
+    tiles = np.array(tiling, np.int64)
+    if count < len(tiles):
+        corners = draw.choice(tiles, count, replace=False)
+    else:
+        room = np.array(image) - patch
+        anywhere = draw.integers(np.minimum(0, room), np.maximum(0, room), (count - len(tiles), 2), endpoint=True)
+        corners = np.concatenate([tiles, anywhere])
+    return corners[np.lexsort((corners[:, 1], corners[:, 0]))]
+
+
+def _cover(length: int, patch: int, draw: np.random.Generator) -> npt.NDArray[np.int64]:
+    """Starts of the fewest patches that cover a line, their overlaps random."""
+    if length <= patch:
+        return draw.integers(length - patch, 0, 1, endpoint=True)
+    patches = -(-length // patch)
+    spare = patches * patch - length
+    overlapped = np.sort(draw.integers(0, spare, patches - 2, endpoint=True))
+    return np.arange(patches) * patch - np.concatenate([[0], overlapped, [spare]])
+
+
+def coverage(image: Size, patch: Size, corners: Corners) -> npt.NDArray[np.int32]:
+    """How many patches hold each pixel, (H, W)."""
+    counts = np.zeros(image, np.int32)
+    for top, left in corners:
+        counts[max(0, top) : top + patch[0], max(0, left) : left + patch[1]] += 1
+    return counts
+
+
+def mean_over_patches(
+    probabilities: Callable[[Tensor], Tensor],
+    image: Tensor,
+    settings: PatchSettings,
+    draw: np.random.Generator,
+    *,
+    classes: int,
+    fill: tuple[int, ...],
+    enlarged: float = 1.0,
+) -> Tensor:
+    """Mean class probabilities, float32 (classes, H, W), on the image's device unless they exceed the memory setting.
+
+    Args:
+        probabilities: of a batch of views, (B, 3, h, w) to float32 (B, classes, h, w).
+        image: uint8 (3, H, W).
+        settings: how many patches of which size.
+        draw: where the corners come from.
+        classes: how many.
+        fill: color of what a patch larger than the image has around it.
+        enlarged: area that the network's largest view has over a patch, for the memory.
+    """
+    size: Size = (image.shape[1], image.shape[2])
+    height, width = settings.size
+    corners = place(size, settings.size, settings.count, draw)
+    counts = torch.from_numpy(coverage(size, settings.size, corners))
+    canvas, margins = _padded(image, settings.size, fill)
+    budget = settings.memory * 2**20
+    at_once = min(budget, CACHED) if image.device.type == "cpu" else budget
+    # Three planes of scores live at once for each patch: the logits at full size, what softmax makes of them, a copy.
+    together = max(1, int(at_once / (3 * 4 * classes * height * width * max(1.0, enlarged))))
+    fits = 4 * classes * canvas.shape[1] * canvas.shape[2] <= budget
+    sums = torch.zeros((classes, *canvas.shape[1:]), device=image.device if fits else "cpu")
+    for start in range(0, len(corners), together):
+        windows = [
+            (slice(top, top + height), slice(left, left + width))
+            for top, left in (corners[start : start + together] + margins).tolist()
+        ]
+        patches = torch.stack([canvas[:, rows, columns] for rows, columns in windows])
+        for (rows, columns), part in zip(windows, _decided(probabilities(patches), settings), strict=True):
+            sums[:, rows, columns] += part.to(sums.device)
+    sums = sums[:, margins[0] : margins[0] + size[0], margins[1] : margins[1] + size[1]]
+    if settings.whole_image or (counts == 0).any():
+        whole = torch.ones_like(counts) if settings.whole_image else (counts == 0).int()
+        sums += _decided(probabilities(image[None]), settings)[0].to(sums.device) * whole.to(sums.device)
+        counts += whole
+    return sums.div_(counts.to(sums.device))
+
+
+def _padded(image: Tensor, patch: Size, fill: tuple[int, ...]) -> tuple[Tensor, npt.NDArray[np.int64]]:
+    """The image with room for patches that hang over, and how far it lies from the top and the left."""
+    size = np.array(image.shape[1:])
+    margins = np.maximum(0, np.array(patch) - size)
+    if not margins.any():
+        return image, margins
+    height, width = size + 2 * margins
+    canvas = torch.tensor(fill, dtype=image.dtype, device=image.device)[:, None, None].repeat(1, height, width)
+    canvas[:, margins[0] : margins[0] + size[0], margins[1] : margins[1] + size[1]] = image
+    return canvas, margins
+
+
+def _decided(probabilities: Tensor, settings: PatchSettings) -> Tensor:
+    """The probabilities, or 1 for the top class and 0 for the others where decisions are counted."""
+    if settings.combine == "probabilities":
+        return probabilities
+    top = probabilities.argmax(1, keepdim=True)
+    return (probabilities * 0).scatter_add_(1, top, torch.ones_like(probabilities[:, :1]))  # NaN stays NaN
