@@ -32,6 +32,7 @@ lint: setup
 
 bench: setup
 	$(BIN)/python benchmarks/selection.py
+	$(BIN)/python benchmarks/sisc.py
 
 schema: setup
 	$(BIN)/selftrain schema > workflow/schemas/config.schema.json

@@ -7,7 +7,9 @@ from torch.utils.data import DataLoader
 
 from selftrain.data.batches import Batches, Stream, unbatched
 from selftrain.errors import UserError
+from selftrain.settings.config import MachineSettings
 from selftrain.settings.training import AugmentationSettings
+from selftrain.train.stage import train
 
 OPTIONS = AugmentationSettings(crop=(16, 20), scale=(0.7, 1.4), rotation=10, jitter_probability=0.5)
 MEAN = (0.5, 0.5, 0.5)
@@ -96,3 +98,13 @@ def test_labels_may_come_from_elsewhere(tables):
     stream = Stream(tables["a"], tiny.READ, labels=lambda position: tiny.blocks(tiny.SIZE, 77 + position))
     for position in range(5):
         assert torch.equal(stream.item(position)[1], torch.from_numpy(tiny.blocks(tiny.SIZE, 77 + position)))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_file_that_vanishes_is_one_clear_error_from_a_worker_too(tmp_path, workers):
+    labeled = tiny.split(tmp_path / "labeled")
+    (tmp_path / "labeled/images/labeled-3.png").unlink()
+    paths = tiny.outputs(tmp_path / "run", labeled)
+    with pytest.raises(UserError, match=r"labeled-3\.png") as told:
+        train(tiny.stage(steps=5), paths, MachineSettings(workers=workers))
+    assert "Traceback" not in str(told.value) and not paths.model.exists()

@@ -77,10 +77,13 @@ class Flow:
 
     def prediction(self, mode: str) -> PredictionSettings:
         """The settings that a folder of predictions is named by."""
-        modes = {one.prediction.mode: one.prediction for one in map(self.round, self.rounds)}
-        if mode not in modes:
-            raise UserError(nearest(mode, list(modes), "prediction mode"))
-        return modes[mode]
+        if mode not in self._predictions:
+            raise UserError(nearest(mode, list(self._predictions), "prediction mode"))
+        return self._predictions[mode]
+
+    @cached_property
+    def _predictions(self) -> dict[str, PredictionSettings]:
+        return {one.prediction.mode: one.prediction for one in map(self.round, self.rounds)}
 
     def before(self, model: Model) -> Model:
         """The model that a round starts from."""

@@ -72,8 +72,11 @@ class Stream:
         return read_label(self.label_files[position], self.read, self.read.size)
 
 
-class Batches(Dataset[dict[str, Batch]]):
+class Batches(Dataset["dict[str, Batch] | UserError"]):
     """Step numbers to one batch per stream; every epoch of a stream has an order of its own.
+
+    A file that cannot be read is returned as the error, for the loop to raise: raised in a loader's worker, it would
+    reach the user as that worker's traceback.
 
     Args:
         streams: by name.
@@ -104,8 +107,11 @@ class Batches(Dataset[dict[str, Batch]]):
                 "set train.augmentation.crop, or a working size for the split"
             )
 
-    def __getitem__(self, step: int) -> dict[str, Batch]:
-        return {name: self._batch(name, step) for name in self.streams}
+    def __getitem__(self, step: int) -> dict[str, Batch] | UserError:
+        try:
+            return {name: self._batch(name, step) for name in self.streams}
+        except UserError as error:
+            return error
 
     def _batch(self, name: str, step: int) -> Batch:
         stream, size = self.streams[name], self.sizes[name]
@@ -129,6 +135,6 @@ def _order(length: int, *place: int | str) -> np.ndarray:
     return randomness.generator(*place).permutation(length)
 
 
-def unbatched(batches: dict[str, Batch]) -> dict[str, Batch]:
+def unbatched(loaded: dict[str, Batch] | UserError) -> dict[str, Batch] | UserError:
     """What the loader does to a batch that is one already: nothing."""
-    return batches
+    return loaded

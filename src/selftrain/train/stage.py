@@ -194,6 +194,8 @@ def _steps(run: _Run, batches: Batches, resume: Resume, machine: MachineSettings
     started = time.monotonic()
     quiet = not sys.stderr.isatty()
     for loaded in tqdm(loader, initial=run.step, total=run.steps, disable=quiet, desc="train", unit="step"):
+        if isinstance(loaded, UserError):
+            raise loaded
         terms = run.advance({name: batch.to(run.fabric.device) for name, batch in loaded.items()})
         unseen.append(_Step(run.step, terms, [name for batch in loaded.values() for name in batch.names]))
         if run.step % LOGGED_EVERY and run.step < run.steps:

@@ -20,9 +20,10 @@ HEAD = "image_classifier"
 class WeakLabels(SelfTraining):
     """Self-training with an image classifier beside it, on both halves of the batch (MLSL eqs. 6 and 7)."""
 
+    settings: WeakLabelSettings
+
     def __init__(self, settings: WeakLabelSettings, given: Given) -> None:
         super().__init__(settings, given)
-        self.told = settings
         if given.mean_size is None:
             raise UserError("algorithm 'weak_labels' needs pseudo-labels, and the mean size of each class with them")
         # A label is in view with its first pixel; a pseudo-label only above a share of what is usual for the class.
@@ -30,9 +31,8 @@ class WeakLabels(SelfTraining):
 
     def heads(self, network: Segmenter) -> dict[str, nn.Module]:
         """The image classifier."""
-        return {
-            HEAD: ImageClassifier(network.feature_channels, self.told.channels, self.told.hidden, self.given.classes)
-        }
+        told = self.settings
+        return {HEAD: ImageClassifier(network.feature_channels, told.channels, told.hidden, self.given.classes)}
 
     def terms(self, model: nn.Module, batches: dict[str, Batch], step: int) -> dict[str, Tensor]:
         """Two terms per stream."""
@@ -44,7 +44,7 @@ class WeakLabels(SelfTraining):
         terms = {}
         for stream in self.streams:
             in_view, known = weak_labels_in_view(batches[stream].labels, self.least[stream])
-            weight = self.weights[stream] * self.told.classification_weight
+            weight = self.weights[stream] * self.settings.classification_weight
             terms[f"{stream}_classes"] = weight * image_classification(outputs[stream][1][HEAD], in_view, known)
         return terms
 
