@@ -20,7 +20,7 @@ from selftrain.settings.data import IGNORE, ListSettings, ReadSettings
 MAP = (64, 128)
 """Height and width of a spatial frequency map."""
 
-STATISTICS = hdf5.Format("selftrain-statistics", 1, "run statistics again to make it")
+STATISTICS = hdf5.Format("selftrain-statistics", 2, "run statistics again to make it")
 
 COLUMNS = ["image", "image_file", "label_file", "height", "width", "image_digest", "label_digest"]
 
