@@ -41,7 +41,7 @@ def inspect(path: Path | str, *, images: bool = False, portions: Sequence[float]
     if images and kind == "table":
         raise UserError(f"{path}: has no images; give the pseudo_labels.h5 or a shard of predictions")
     if kind == "table":
-        return pd.read_csv(path, dtype={"class": str, "alarm": str}, keep_default_na=False, na_values=_ABSENT)
+        return _read_table(path)
     if kind == store.FORMAT.name:
         return _predictions(path, images)
     labels = PseudoLabels(path)
@@ -50,8 +50,8 @@ def inspect(path: Path | str, *, images: bool = False, portions: Sequence[float]
     return labels.images if images else _with_scores(labels)
 
 
-# A class may be called "NA"; only these can be absent.
 SCORES = ["accuracy", "weak_precision", "weak_recall"]
+# A class may be called "NA"; only these can be absent.
 _ABSENT = {column: [""] for column in ("threshold_log_odds", "threshold_probability", "weak_images", *SCORES)}
 
 
@@ -73,6 +73,10 @@ def _kind(path: Path) -> str:
     raise UserError(f"{path}: {KNOWN}; this is none of them")
 
 
+def _read_table(path: Path) -> pd.DataFrame:
+    return pd.read_csv(path, dtype={"class": str, "alarm": str}, keep_default_na=False, na_values=_ABSENT)
+
+
 def _first_line(path: Path) -> str:
     with path.open("rb") as file:
         return file.readline(1000).decode(errors="replace").strip()
@@ -84,7 +88,7 @@ def _with_scores(labels: PseudoLabels) -> pd.DataFrame:
     scores = labels.path.with_name("pseudo_label_scores.csv")
     if not scores.is_file():
         return table
-    of_classes = pd.read_csv(scores, dtype={"class": str}, keep_default_na=False, na_values=_ABSENT)[1:]
+    of_classes = _read_table(scores)[1:]  # the first row is over all
     known = of_classes[["class", *SCORES]].dropna(axis=1, how="all")
     return table.drop(columns="alarm").merge(known, on="class").assign(alarm=table.alarm)
 
