@@ -35,6 +35,28 @@ def mask() -> Callable[..., Path]:
 
 
 @pytest.fixture
+def kill(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Lets the next training end after so many steps of its own; without a number, lets it live."""
+    import tiny  # not above: it brings torch
+
+    from selftrain.train import stage
+
+    advance = stage._Run.advance
+
+    def after(steps: int | None = None) -> None:
+        left = iter(range(steps or 0))
+
+        def dying(self: Any, batches: Any) -> Any:
+            if next(left, None) is None:
+                raise tiny.Killed
+            return advance(self, batches)
+
+        monkeypatch.setattr(stage._Run, "advance", dying if steps is not None else advance)
+
+    return after
+
+
+@pytest.fixture
 def folder_task(tmp_path: Path, picture: Callable[..., Path], mask: Callable[..., Path]) -> dict[str, Any]:
     """A config (as a mapping) with one task `tiny` of three classes, and its files: 3 labeled, 4 unlabeled, 2 val."""
     seed = 0

@@ -1,11 +1,12 @@
 from collections import Counter
 
+import numpy as np
 import pytest
 import tiny
 import torch
 from torch.utils.data import DataLoader
 
-from selftrain.data.batches import Batches, Stream, unbatched
+from selftrain.data.batches import Batches, Stream, Unlabeled, unbatched
 from selftrain.errors import UserError
 from selftrain.settings.config import MachineSettings
 from selftrain.settings.training import AugmentationSettings
@@ -92,6 +93,31 @@ def test_images_of_several_sizes_need_a_crop(tables, tmp_path):
     resized = Stream(mixed, tiny.READ.model_copy(update={"size": (12, 16)}))
     whole = Batches({"a": resized}, {"a": 2}, AugmentationSettings(), MEAN, (0, 0))[0]["a"]
     assert whole.images.shape == (2, 3, 12, 16) and whole.labels.shape == (2, 12, 16)
+
+
+def test_streams_that_do_not_meet_may_differ_in_size(tables, tmp_path):
+    small, mixed = tiny.split(tmp_path / "small", [(20, 24)] * 2), tiny.split(tmp_path / "mixed", [(20, 24), (24, 24)])
+    whole = AugmentationSettings()
+    for other, one_size, refused in ((small, False, False), (small, True, True), (mixed, False, True)):
+        streams = {"a": Stream(tables["a"], tiny.READ), "b": Unlabeled(other, tiny.READ)}
+        if refused:
+            with pytest.raises(UserError, match=r"2 sizes .*set train\.augmentation\.crop"):
+                Batches(streams, {"a": 2, "b": 2}, whole, MEAN, (0, 0), one_size=one_size)
+        else:
+            batches = Batches(streams, {"a": 2, "b": 2}, whole, MEAN, (0, 0), one_size=one_size)[0]
+            assert [batch.images.shape for batch in batches.values()] == [(2, 3, *tiny.SIZE), (2, 3, 20, 24)]
+
+
+def test_unlabeled_images_have_blank_labels_and_what_is_no_image_is_ignored(tables, tmp_path):
+    """Even where there are label files, which nobody may look at."""
+    for labels in (True, False):
+        table = tiny.split(tmp_path / f"{labels}", seed=7, label_files=labels)
+        whole = Unlabeled(table, tiny.READ)
+        assert whole.item(0)[1].dtype == torch.uint8 and all(not whole.item(at)[1].any() for at in range(len(whole)))
+        truth = Stream(table, tiny.READ, labels=lambda _: np.zeros(tiny.SIZE, np.uint8))
+        options = AugmentationSettings(crop=(30, 60), scale=(0.5, 1.0), rotation=10)
+        found, expected = (Batches({"a": one}, {"a": 4}, options, MEAN, (0, 0))[3]["a"] for one in (whole, truth))
+        assert equal(found, expected) and set(found.labels.unique().tolist()) == {0, 255}
 
 
 def test_labels_may_come_from_elsewhere(tables):

@@ -19,7 +19,9 @@ from selftrain.models import files
 
 ROOT = Path(__file__).parents[1]
 DARS_2, MLSL_2 = (f"results/tiny/{name}/seed-0/round-2" for name in ("dars", "mlsl"))
-ROUNDS = {"cbst": 1, "dars": 2, "mlsl": 2, "st": 1}
+OFFLINE = {"cbst": 1, "dars": 2, "mlsl": 2, "st": 1}
+ROUNDS = OFFLINE | {"aligned": 1, "classmix": 1}
+MIXING = ("aligned", "classmix")
 PREDICTIONS = [
     "pretrained/start/seed-0/predictions/single",
     "pretrained/start/seed-0/predictions/prior-0.02",
@@ -95,6 +97,12 @@ def tiny_config() -> dict:
                 "algorithm": {"name": "weak_labels", "channels": 8, "hidden": 8},
                 "rounds": [rounds[0], {"portion": 0.5, "prediction": {"patches": {"size": [16, 32], "count": 9}}}],
             },
+            "classmix": {"algorithm": "mean_teacher_mixing"},
+            "aligned": {
+                "algorithm": {"name": "mean_teacher_mixing", "alignment": {"target": "truth"}},
+                "start": "pretrained",
+                "oracle": True,
+            },
         },
     }
 
@@ -128,6 +136,7 @@ def test_every_artifact_is_there(ran):
         f"{DARS_2}/manifest.json",
         f"{MLSL_2}/pseudo_label_scores.csv",
         "results/tiny/cbst/seed-0/round-1/metrics.csv",
+        *(f"results/tiny/{name}/seed-0/round-1/{file}" for name in MIXING for file in ("metrics.csv", "mixed.h5")),
         *(f"results/tiny/{model}/shard-0-of-1.h5" for model in PREDICTIONS),
         "results/report/index.html",
     ):
@@ -165,11 +174,40 @@ def test_the_summary_has_every_round_and_split(ran):
     columns = "task experiment seed round split miou pixel_accuracy gain labeled_share pseudo_label_accuracy"
     assert list(summary.columns) == columns.split()
     told = sorted(zip(summary.experiment, summary["round"], summary.split, strict=True))
-    assert told == [(e, r, "val") for e, n in ROUNDS.items() for r in range(n + 1)]
-    later = summary[summary["round"] > 0]
+    assert told == [(e, r, "val") for e, n in sorted(ROUNDS.items()) for r in range(n + 1)]
+    online = summary[summary.experiment.isin(MIXING)]
+    assert online[["labeled_share", "pseudo_label_accuracy"]].isna().all(axis=None)
+    later = summary[(summary["round"] > 0) & ~summary.experiment.isin(MIXING)]
     assert later.labeled_share.between(0, 1, inclusive="right").all()
     assert later.pseudo_label_accuracy.between(0, 1).all()
     assert (summary[summary["round"] == 0].gain == 0).all()
+
+
+def test_online_trainings_stand_beside_the_rounds(ran):
+    """From the same data: one from where round 0 began, the other from the model of round 0."""
+    inputs = {}
+    for name in MIXING:
+        folder = ran.folder / f"results/tiny/{name}/seed-0/round-1"
+        assert not (folder / "pseudo_labels.h5").exists() and not (folder / "cut.csv").exists()
+        inputs[name] = json.loads((folder / "manifest.json").read_text())["inputs"]
+        assert {"labeled", "mixed", "share_above_threshold"} < set(pd.read_csv(folder / "train.csv"))
+    assert set(inputs["classmix"]) == {"labeled", "unlabeled"}
+    assert set(inputs["aligned"]) == {"labeled", "unlabeled", "start", "distribution"}
+    start = ran.folder / "results/tiny/pretrained/start/seed-0/model.safetensors"
+    truth = ran.folder / "results/tiny/data/truth/classes.csv"
+    assert inputs["aligned"]["start"] == artifacts.digest_file(start)
+    assert inputs["aligned"]["distribution"] == artifacts.digest_file(truth)
+    page = (ran.folder / "results/report/index.html").read_text()
+    assert "aligned (oracle)" in page and "Mixed images" in page
+
+
+def test_a_setting_of_the_mixing_retrains_that_experiment_alone(project):
+    config = tiny_config()
+    config["experiments"]["classmix"]["algorithm"] = {"name": "mean_teacher_mixing", "mixing": "cutmix"}
+    project.configure(config)
+    planned = project.planned()
+    assert {job.split()[0] for job in planned} == {"train_mixing", "evaluate", "summary", "report"}
+    assert len(planned) == 4 and sum("classmix" in job for job in planned) == 2
 
 
 def test_running_again_does_nothing(ran):
@@ -249,7 +287,8 @@ def test_code_that_is_not_used_reruns_nothing(project, module, targets):
 @pytest.mark.parametrize(
     ("module", "users"),
     [
-        ("train/algorithms/self_training.py", set(ROUNDS)),  # of which weak labels are a kind
+        ("train/algorithms/self_training.py", set(OFFLINE)),  # of which weak labels are a kind
+        ("train/algorithms/mean_teacher_mixing.py", set(MIXING)),
         ("train/algorithms/weak_labels.py", {"mlsl"}),
         ("models/heads.py", {"mlsl"}),
     ],
@@ -323,6 +362,7 @@ def test_a_broken_image_is_named_before_training(tmp_path):
     (tmp_path / "own/images/broken.png").write_bytes(b"no image")
     config["tasks"]["tiny"]["unlabeled"] = {"images": "own/images/*.png"}
     config["tasks"]["tiny"]["truth"] = False
+    del config["experiments"]["aligned"]  # with the truth
     project = Project(tmp_path, config)
     done = project.snakemake()
     assert done.returncode != 0

@@ -293,27 +293,16 @@ def test_a_classifier_of_no_weight_changes_nothing_else(run, forwards):
     assert any(not torch.equal(tensor, taught[name]) for name, tensor in expected.items() if "encoder" in name)
 
 
-class Killed(BaseException):
-    """As good as a kill for what the process has written until then."""
-
-
-@pytest.mark.parametrize("options", [{}, {"ema": 0.5, "evaluate": "teacher"}])
-def test_killed_and_resumed_it_ends_the_same(run, monkeypatch, caplog, options):
+@pytest.mark.parametrize("options", [{}, {"teacher": {"decay": 0.5}, "evaluate": "teacher"}])
+def test_killed_and_resumed_it_ends_the_same(run, kill, monkeypatch, caplog, options):
     monkeypatch.setattr(stage, "LOGGED_EVERY", 2)
     told = settings(6, **options)
-    whole, advance = run("whole", told), stage._Run.advance
+    whole = run("whole", told)
     for alive in (3, 2):
-        left = iter(range(alive))
-
-        def dying(self, batches, left=left):
-            if next(left, None) is None:
-                raise Killed
-            return advance(self, batches)
-
-        monkeypatch.setattr(stage._Run, "advance", dying)
-        with pytest.raises(Killed):
+        kill(alive)
+        with pytest.raises(tiny.Killed):
             run("killed", told)
-    monkeypatch.setattr(stage._Run, "advance", advance)
+    kill()
     caplog.set_level(logging.INFO)
     killed = run("killed", told)
     assert "going on from step 4" in caplog.text

@@ -5,12 +5,14 @@ from torch import nn
 
 from selftrain.data.batches import Batch
 from selftrain.settings.training import SelfTrainingSettings
-from selftrain.train.algorithms import Given
+from selftrain.train.algorithms import Given, Step
 from selftrain.train.algorithms.self_training import SelfTraining
-from selftrain.train.losses import cross_entropy
+from selftrain.train.losses import cross_entropy, soft_cross_entropy, squared_error
+
+WEIGHTS = (0.5, 2.0, 0.0, 1.0)
 
 
-def brute_cross_entropy(logits, labels, weights):
+def brute_cross_entropy(logits, labels, weights, pixel_weights=None):
     """Per pixel, in float64."""
     total = weight_sum = 0.0
     for image, row, column in np.ndindex(*labels.shape):
@@ -18,19 +20,99 @@ def brute_cross_entropy(logits, labels, weights):
         if label == 255:
             continue
         z = logits[image, :, row, column].astype(np.float64)
-        total += weights[label] * (np.log(np.exp(z - z.max()).sum()) + z.max() - z[label])
+        factor = 1 if pixel_weights is None else float(pixel_weights[image, row, column])
+        total += factor * weights[label] * (np.log(np.exp(z - z.max()).sum()) + z.max() - z[label])
         weight_sum += weights[label]
     return total / weight_sum
 
 
-@pytest.mark.parametrize("weights", [None, (0.5, 2.0, 0.0, 1.0)])
-def test_cross_entropy_is_the_mean_over_valid_pixels(weights):
-    draw = np.random.default_rng(0)
-    logits = draw.normal(0, 3, (2, 4, 5, 6)).astype(np.float32)
-    labels = draw.choice(np.array([0, 1, 2, 3, 255], np.uint8), (2, 5, 6))
-    tensor = None if weights is None else torch.tensor(weights)
-    value = cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels), tensor)
-    assert value.item() == pytest.approx(brute_cross_entropy(logits, labels, weights or (1,) * 4), rel=1e-5)
+def draw(seed=0):
+    """Logits, labels a fifth of which are ignored, weights of pixels, some of them 0, and probabilities."""
+    draw = np.random.default_rng(seed)
+    logits = torch.from_numpy(draw.normal(0, 3, (2, 4, 5, 6)).astype(np.float32))
+    labels = torch.from_numpy(draw.choice(np.array([0, 1, 2, 3, 255], np.uint8), (2, 5, 6)))
+    pixel_weights = torch.from_numpy((draw.random((2, 5, 6)) * draw.integers(0, 3, (2, 5, 6))).astype(np.float32))
+    return logits, labels, pixel_weights, torch.from_numpy(draw.dirichlet([0.5] * 4, (2, 5, 6))).movedim(3, 1).float()
+
+
+def one_hot(labels):
+    """Ignored pixels get a class too: nothing may come of it."""
+    return nn.functional.one_hot(labels.long().clamp(max=3), 4).movedim(3, 1).float()
+
+
+@pytest.mark.parametrize("pixels", [False, True])
+@pytest.mark.parametrize("weights", [None, WEIGHTS])
+def test_cross_entropy_is_the_mean_over_valid_pixels(weights, pixels):
+    """Weights of pixels are factors of the loss, not of the mean."""
+    logits, labels, pixel_weights, _ = draw()
+    pixel_weights = pixel_weights if pixels else None
+    value = cross_entropy(logits, labels, None if weights is None else torch.tensor(weights), pixel_weights)
+    expected = brute_cross_entropy(logits.numpy(), labels.numpy(), weights or (1,) * 4, pixel_weights)
+    assert value.item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("weights", [None, WEIGHTS])
+def test_soft_cross_entropy_against_loops(weights):
+    logits, labels, pixel_weights, targets = draw()
+    total = count = 0.0
+    for image, row, column in (labels != 255).nonzero().tolist():
+        for index, weight in enumerate(weights or (1,) * 4):
+            z, share = logits[image, :, row, column].double(), float(targets[image, index, row, column])
+            total -= float(pixel_weights[image, row, column]) * weight * share * float(z[index] - z.logsumexp(0))
+            count += weight * share
+    value = soft_cross_entropy(
+        logits, targets, labels != 255, pixel_weights, None if weights is None else torch.tensor(weights)
+    )
+    assert value.item() == pytest.approx(total / count, rel=1e-5)
+
+
+@pytest.mark.parametrize("weights", [None, torch.tensor(WEIGHTS)])
+def test_soft_cross_entropy_of_one_hot_targets_is_the_hard_one(weights):
+    logits, labels, pixel_weights, _ = draw(1)
+    hard, soft = logits.clone().requires_grad_(), logits.clone().requires_grad_()
+    one = cross_entropy(hard, labels, weights, pixel_weights)
+    other = soft_cross_entropy(soft, one_hot(labels), labels != 255, pixel_weights, weights)
+    one.backward()
+    other.backward()
+    assert other.item() == pytest.approx(one.item(), rel=1e-6) and torch.allclose(hard.grad, soft.grad, atol=1e-7)
+
+
+def test_squared_error_against_loops():
+    """Equation 2.1: summed over classes, not their mean."""
+    logits, labels, pixel_weights, targets = draw(2)
+    total = 0.0
+    for image, row, column in (labels != 255).nonzero().tolist():
+        z = logits[image, :, row, column].double()
+        for index in range(4):
+            error = float(torch.exp(z[index] - z.logsumexp(0))) - float(targets[image, index, row, column])
+            total += float(pixel_weights[image, row, column]) * error**2
+    value = squared_error(logits, targets, labels != 255, pixel_weights)
+    assert value.item() == pytest.approx(total / int((labels != 255).sum()), rel=1e-5)
+
+
+def test_squared_error_ends_at_two():
+    logits, labels = 50 * one_hot(torch.tensor([[[0, 1]]])), torch.tensor([[[3, 1]]])
+    values = [
+        squared_error(logits, one_hot(labels), torch.tensor([[valid]]), torch.ones(1, 1, 2)).item()
+        for valid in ([True, False], [False, True], [True, True])
+    ]
+    assert values == pytest.approx([2, 0, 1])
+
+
+@pytest.mark.parametrize("loss", [soft_cross_entropy, squared_error])
+def test_losses_against_probabilities_ignore_and_resize(loss):
+    logits, labels, pixel_weights, targets = draw(3)
+    valid, large = labels != 255, nn.functional.interpolate(logits, (9, 13), mode="bilinear", align_corners=False)
+    maps = [nn.functional.interpolate(one.float(), (9, 13)) for one in (valid[:, None], pixel_weights[:, None])]
+    sized = nn.functional.interpolate(targets, (9, 13)), maps[0][:, 0] > 0, maps[1][:, 0]
+    assert loss(logits, *sized).item() == pytest.approx(loss(large, *sized).item())
+    logits.requires_grad_()
+    loss(logits, targets, valid, torch.ones_like(pixel_weights)).backward()
+    moved = logits.grad.abs().sum(1) > 0
+    assert torch.equal(moved, valid)
+    nothing = loss(logits, targets, torch.zeros_like(valid), pixel_weights)
+    nothing.backward()
+    assert nothing.item() == 0 and logits.grad.isfinite().all()
 
 
 def test_cross_entropy_brings_logits_to_the_labels_size():
@@ -55,6 +137,10 @@ def halves(labeled_ids, pseudo_ids):
     return {"labeled": batch(labeled_ids), "pseudo_labeled": batch(pseudo_ids)}
 
 
+def step(model, batches):
+    return Step(0, 1, batches, model, teacher=None)
+
+
 class Linear(nn.Conv2d):
     """Without batch-norm: an image's logits do not depend on its neighbors."""
 
@@ -76,7 +162,7 @@ def test_each_half_is_a_mean_over_its_own_pixels(valid):
     pseudo_ids = ids.flatten().where(torch.arange(96) < valid, 255).view(2, 6, 8).byte()
     batches = halves(ids, pseudo_ids)
     joint, separate = (
-        SelfTraining(SelfTrainingSettings(forwards=forwards, weight=0.5), Given(4)).terms(model, batches, 0)
+        SelfTraining(SelfTrainingSettings(forwards=forwards, weight=0.5), Given(4)).loss(step(model, batches)).terms
         for forwards in ("joint", "separate")
     )
     for name, weight in (("labeled", 1), ("pseudo_labeled", 0.5)):
@@ -93,6 +179,6 @@ def test_joint_forwards_share_batch_norm_and_separate_ones_do_not():
     for forwards in ("joint", "separate"):
         norm = nn.BatchNorm2d(3)
         model = Headless(Linear(3, 3, 1), norm)
-        SelfTraining(SelfTrainingSettings(forwards=forwards), Given(3)).terms(model, batches, 0)
+        SelfTraining(SelfTrainingSettings(forwards=forwards), Given(3)).loss(step(model, batches))
         seen[forwards] = int(norm.num_batches_tracked)
     assert seen == {"joint": 1, "separate": 2}

@@ -59,28 +59,6 @@ def run(tmp_path, labeled):
     return train_in
 
 
-class Killed(BaseException):
-    """As good as a kill for what the process has written until then."""
-
-
-@pytest.fixture
-def kill(monkeypatch):
-    """Lets the next training end after so many steps of its own; without a number, lets it live."""
-    advance = stage._Run.advance
-
-    def after(steps=None):
-        left = iter(range(steps or 0))
-
-        def dying(self, batches):
-            if next(left, None) is None:
-                raise Killed
-            return advance(self, batches)
-
-        monkeypatch.setattr(stage._Run, "advance", dying if steps is not None else advance)
-
-    return after
-
-
 # What is learned
 
 
@@ -238,7 +216,9 @@ def test_the_teacher_is_what_is_saved_where_asked_for(run, monkeypatch):
 
     plain = run("plain", tiny.stage(steps=9))
     monkeypatch.setattr(Teacher, "update", recording)
-    student, teacher = (run(who, tiny.stage(steps=9, ema=0.7, evaluate=who)) for who in ("student", "teacher"))
+    student, teacher = (
+        run(who, tiny.stage(steps=9, teacher={"decay": 0.7}, evaluate=who)) for who in ("student", "teacher")
+    )
     assert student.model.read_bytes() == plain.model.read_bytes()
     average = students[9]
     for step in range(1, 9):
@@ -255,7 +235,7 @@ def test_the_teacher_is_what_is_saved_where_asked_for(run, monkeypatch):
     "train_options",
     [
         {},
-        {"ema": 0.9, "evaluate": "teacher"},
+        {"teacher": {"decay": 0.9}, "evaluate": "teacher"},
         {"optimizer": {"name": "sgd", "lr": 0.05}, "precision": "bf16-mixed", "clip_gradient": 1.0},
     ],
 )
@@ -275,7 +255,7 @@ def test_killed_at_random_steps_it_ends_the_same(run, kill, monkeypatch, pseudo_
                 **pseudo_labeled,
             )
             break
-        except Killed:
+        except tiny.Killed:
             assert not (whole.model.parent.parent / "killed").exists()
     kill()
     killed = whole.model.parent.parent / "killed"
@@ -290,7 +270,7 @@ def test_killed_at_random_steps_it_ends_the_same(run, kill, monkeypatch, pseudo_
 def test_a_checkpoint_is_used_and_only_for_the_same_training(run, kill, caplog, tmp_path, labeled):
     settings = tiny.stage(steps=25)
     kill(13)
-    with pytest.raises(Killed):
+    with pytest.raises(tiny.Killed):
         run("first", settings, code="a")
     kill()
     caplog.set_level(logging.INFO)
@@ -305,7 +285,7 @@ def test_a_checkpoint_is_used_and_only_for_the_same_training(run, kill, caplog, 
 
 def test_no_checkpoint_before_it_is_due(run, kill, caplog):
     kill(13)
-    with pytest.raises(Killed):
+    with pytest.raises(tiny.Killed):
         run("first", tiny.stage(), MachineSettings(checkpoint_seconds=1000))
     kill()
     caplog.set_level(logging.INFO)
@@ -365,7 +345,7 @@ def test_a_last_step_that_ruins_the_weights_leaves_nothing(run, tmp_path, monkey
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_really_killed_at_random_times_it_ends_the_same(tmp_path, labeled, workers):
-    settings = tiny.stage(steps=600, ema=0.9, evaluate="teacher")
+    settings = tiny.stage(steps=600, teacher={"decay": 0.9}, evaluate="teacher")
     whole = tiny.outputs(tmp_path / "whole", labeled)
     train(settings, whole, tiny.NOW)
     killed = tiny.outputs(tmp_path / "killed", labeled)

@@ -31,6 +31,10 @@ MODEL = ModelSettings(module="tiny:network", arguments={"width": 6})
 NOW = MachineSettings(checkpoint_seconds=0)
 
 
+class Killed(BaseException):
+    """As good as a kill for what the process has written until then."""
+
+
 def network(classes, width=6):
     """With what makes resuming hard: batch-norm statistics and dropout."""
     return nn.Sequential(

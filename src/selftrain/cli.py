@@ -187,6 +187,7 @@ def train_stage(
     model: Annotated[Path, typer.Option()],
     table: Annotated[Path, typer.Option()],
     manifest: Annotated[Path, typer.Option()],
+    mixed: Annotated[Path | None, typer.Option()] = None,
     code: str = "",
 ) -> None:
     """Train a model."""
@@ -194,7 +195,7 @@ def train_stage(
     from selftrain.settings.training import TrainStageSettings
     from selftrain.train.stage import TrainFiles, train
 
-    files = TrainFiles(model=model, table=table, manifest=manifest, resume=resume, **_named(input))
+    files = TrainFiles(model=model, table=table, manifest=manifest, mixed=mixed, resume=resume, **_named(input))
     train(_settings(TrainStageSettings, settings), files, _settings(MachineSettings, machine), code)
 
 

@@ -1,4 +1,7 @@
-"""The flow as data: which models, rounds and shards a config asks for, and where their files are."""
+"""The flow as data: which models, rounds and shards a config asks for, and where their files are.
+
+An online experiment is one training beside the rounds; its model stands where a first round's would.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from selftrain.errors import UserError
 from selftrain.settings.base import nearest
 from selftrain.settings.config import Config, ExperimentSettings, RoundSettings
 from selftrain.settings.data import ListSettings, SplitSettings
+from selftrain.settings.mixing import MeanTeacherMixingSettings
 from selftrain.settings.prediction import PredictionSettings
 from selftrain.settings.selection import CbstSettings
 
@@ -56,13 +60,15 @@ class Flow:
 
     @cached_property
     def rounds(self) -> list[Model]:
-        """All rounds of all experiments."""
+        """All rounds of all experiments that run; an online one counts as round 1."""
+        only = self.config.only
         return [
             Model(task, name, seed, number)
             for name, experiment in self.config.experiments.items()
+            if only is None or name in only
             for task in experiment.tasks or self.config.tasks
             for seed in self.config.seeds
-            for number in range(1, len(experiment.rounds) + 1)
+            for number in range(1, len(experiment.rounds or [None]) + 1)
         ]
 
     def experiment(self, model: Model) -> ExperimentSettings:
@@ -72,8 +78,21 @@ class Flow:
         return self.config.experiments[model.name]
 
     def round(self, model: Model) -> RoundSettings:
-        """The settings of a round."""
-        return self.experiment(model).rounds[model.round - 1]
+        """The settings of an offline round."""
+        rounds = self.experiment(model).rounds
+        if rounds is None:
+            raise UserError(f"experiment '{model.name}' is online: it has no rounds, and so no pseudo-labels in a file")
+        return rounds[model.round - 1]
+
+    def is_offline(self, model: Model) -> bool:
+        """Whether a model is trained on pseudo-labels of the model before it."""
+        return model.round > 0 and self.experiment(model).rounds is not None
+
+    @cached_property
+    def mixing(self) -> list[str]:
+        """The experiments that mix images, and keep some to show."""
+        experiments = self.config.experiments.items()
+        return [name for name, one in experiments if isinstance(one.algorithm, MeanTeacherMixingSettings)]
 
     def prediction(self, mode: str) -> PredictionSettings:
         """The settings that a folder of predictions is named by."""
@@ -83,10 +102,11 @@ class Flow:
 
     @cached_property
     def _predictions(self) -> dict[str, PredictionSettings]:
-        return {one.prediction.mode: one.prediction for one in map(self.round, self.rounds)}
+        offline = [self.round(model) for model in self.rounds if self.is_offline(model)]
+        return {one.prediction.mode: one.prediction for one in offline}
 
     def before(self, model: Model) -> Model:
-        """The model that a round starts from."""
+        """The model that a round starts from; of an online experiment, the one that its gain is counted from."""
         if model.round > 1:
             return Model(model.task, model.name, model.seed, model.round - 1)
         return Model(model.task, self.experiment(model).pretrain, model.seed, 0)
@@ -139,17 +159,28 @@ class Flow:
 
     def train_files(self, model: Model) -> dict[str, str]:
         """What a training reads, by the name that the train stage gives it."""
-        files = {"labeled": self.task_path(model.task, "data", "labeled", "images.csv")}
+        files = {"labeled": self.task_path(model.task, "data", "labeled", "images.csv")} | self._start_files(model)
         if model.round == 0:
-            pretrain = self.config.pretrain[model.name]
-            weights = pretrain.model.weights if pretrain.model.weights != "hub" else None
-            given = {"start": pretrain.start, "weights": weights}
-            return files | {name: file for name, file in given.items() if file is not None}
-        return files | {
-            "start": self.model_path(self.before(model), "model.safetensors"),
-            "unlabeled": self.task_path(model.task, "data", "unlabeled", "images.csv"),
-            "pseudo_labels": self.model_path(model, "pseudo_labels.h5"),
-        }
+            return files
+        algorithm = self.experiment(model).algorithm
+        alignment = getattr(algorithm, "alignment", None)
+        if self.is_offline(model) or isinstance(algorithm, MeanTeacherMixingSettings):
+            files["unlabeled"] = self.task_path(model.task, "data", "unlabeled", "images.csv")
+        if self.is_offline(model):
+            files["pseudo_labels"] = self.model_path(model, "pseudo_labels.h5")
+        if alignment is not None and isinstance(alignment.target, str):
+            files["distribution"] = self.task_path(model.task, "data", alignment.target, "classes.csv")
+        return files
+
+    def _start_files(self, model: Model) -> dict[str, str]:
+        """The weights that a training starts from: of a model, or of a pretraining's encoder."""
+        experiment = self.experiment(model) if model.round else None
+        if experiment is not None and (self.is_offline(model) or experiment.start == "pretrained"):
+            return {"start": self.model_path(self.before(model), "model.safetensors")}
+        pretrain = self.config.pretrain[model.name if experiment is None else experiment.pretrain]
+        weights = pretrain.model.weights if pretrain.model.weights != "hub" else None
+        given = {"start": pretrain.start, "weights": weights}
+        return {name: file for name, file in given.items() if file is not None}
 
     def told_models(self) -> list[tuple[str, Model]]:
         """Each round under its experiment's name, round 0 too, which experiments share; a pretraining alone else."""
@@ -174,7 +205,8 @@ class Flow:
         files = []
         for _, model in self.told_models():
             tables = ["metrics.csv", "confusion.csv", "train.csv", "manifest.json"]
-            if model.round:
+            tables += ["mixed.h5"] if model.round and model.name in self.mixing else []
+            if self.is_offline(model):
                 tables += ["cut.csv", "pseudo_labels.csv", "pseudo_labels.h5"]
                 tables += ["pseudo_label_scores.csv"] if self.config.tasks[model.task].truth else []
             files += [self.model_path(model, table) for table in tables]

@@ -20,7 +20,7 @@ from selftrain.settings.base import Settings
 from selftrain.settings.data import CheckedSplit, CheckSettings, ReadSettings
 from selftrain.settings.prediction import EvaluateStageSettings, PredictStageSettings, ScoreSettings
 from selftrain.settings.report import ReportSettings, RoundReport, TaskReport
-from selftrain.settings.selection import LabelSettings, SelectSettings
+from selftrain.settings.selection import LabelSettings, Policy, SelectSettings
 from selftrain.settings.training import SupervisedSettings, TrainSettings, TrainStageSettings, WeakLabelSettings
 
 
@@ -66,7 +66,8 @@ class Graph(Flow):
             train, algorithm = pretrain.train, SupervisedSettings()
         else:
             experiment = self.experiment(model)
-            train, algorithm = self._round_train(model), experiment.algorithm
+            train = self._round_train(model) if self.is_offline(model) else experiment.train
+            algorithm = experiment.algorithm
             pretrain = self.config.pretrain[experiment.pretrain]
         return TrainStageSettings(
             model=pretrain.model,
@@ -104,12 +105,16 @@ class Graph(Flow):
 
     def select(self, model: Model) -> SelectSettings:
         """The selection of a round."""
-        experiment = self.experiment(model)
         return SelectSettings(
             classes=self.config.tasks[model.task].classes,
-            policy=experiment.policy,
+            policy=self._policy(model),
             portion=self.round(model).portion,
         )
+
+    def _policy(self, model: Model) -> Policy:
+        policy = self.experiment(model).policy
+        assert policy is not None, "the config refuses rounds without a policy"
+        return policy
 
     def label(self, model: Model) -> LabelSettings:
         """The pseudo-labels of a round."""
@@ -134,7 +139,13 @@ class Graph(Flow):
         """Everything there will be to tell of."""
         rounds = [
             RoundReport(
-                task=model.task, experiment=name, seed=model.seed, round=model.round, folder=self.model_path(model)
+                task=model.task,
+                experiment=name,
+                seed=model.seed,
+                round=model.round,
+                folder=self.model_path(model),
+                offline=self.is_offline(model),
+                oracle=model.round > 0 and self.experiment(model).oracle,
             )
             for name, model in self.told_models()
         ]
@@ -187,7 +198,7 @@ class Graph(Flow):
 
     def select_code(self, model: Model) -> str:
         """Of the chosen policy."""
-        policy = registry.module_of(registry.POLICIES[self.experiment(model).policy.name])
+        policy = registry.module_of(registry.POLICIES[self._policy(model).name])
         return self.code("selftrain.select.stage", policy)
 
     def _decoder(self, model: Model) -> str:

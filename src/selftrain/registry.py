@@ -22,6 +22,7 @@ ALGORITHMS = {
     "supervised": "selftrain.train.algorithms.supervised:Supervised",
     "self_training": "selftrain.train.algorithms.self_training:SelfTraining",
     "weak_labels": "selftrain.train.algorithms.weak_labels:WeakLabels",
+    "mean_teacher_mixing": "selftrain.train.algorithms.mean_teacher_mixing:MeanTeacherMixing",
 }
 POLICIES = {
     "st": "selftrain.select.st:select",

@@ -1,4 +1,4 @@
-# train: one command for every kind of training; round 0 is a pretraining.
+# train: one command for every kind of training; round 0 is a pretraining, an online training stands where round 1 would.
 
 
 rule train:
@@ -27,7 +27,27 @@ rule train:
         resume=f"{RESULTS}/.resume",
         code=lambda w: graph.train_code(model_of(w)),
         inputs=lambda w, input: [f"--input={name}={file}" for name, file in input.items()],
+        outputs=lambda w, output: [f"--{name}={file}" for name, file in output.items()],
     shell:
         "python -m selftrain stage --log {log} train --settings {params.settings} --code={params.code} --machine {resources.machine}"
-        " --resume {params.resume} {params.inputs:q}"
-        " --model {output.model} --table {output.table} --manifest {output.manifest}"
+        " --resume {params.resume} {params.inputs:q} {params.outputs:q}"
+
+
+# The same, for what keeps some of the images it mixed.
+use rule train as train_mixing with:
+    output:
+        model=f"{RESULTS}/{{task}}/{{model}}/model.safetensors",
+        table=report(
+            f"{RESULTS}/{{task}}/{{model}}/train.csv",
+            caption="../report/train.rst",
+            category="Training",
+            subcategory="{task}",
+            labels={"model": "{model}"},
+        ),
+        manifest=f"{RESULTS}/{{task}}/{{model}}/manifest.json",
+        mixed=f"{RESULTS}/{{task}}/{{model}}/mixed.h5",
+    wildcard_constraints:
+        model=rf"(?:{'|'.join(graph.mixing) or '(?!)'})/seed-\d+/round-[1-9]\d*",
+
+
+ruleorder: train_mixing > train

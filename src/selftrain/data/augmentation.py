@@ -12,6 +12,7 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
 from selftrain.settings.data import IGNORE, Size
+from selftrain.settings.mixing import StrongAugmentationSettings
 from selftrain.settings.training import AugmentationSettings
 
 
@@ -39,13 +40,20 @@ def augment(
         angle = draw.uniform(-settings.rotation, settings.rotation)
         image = F.rotate(image, angle, InterpolationMode.BILINEAR, fill=fills[tv_tensors.Image])
         label = F.rotate(label, angle, InterpolationMode.NEAREST, fill=IGNORE)
+    return recolor(image.as_subclass(Tensor), settings, draw), label.as_subclass(Tensor)[0]
+
+
+def recolor(
+    images: Tensor, settings: AugmentationSettings | StrongAugmentationSettings, draw: np.random.Generator
+) -> Tensor:
+    """Blur and jitter, which leave labels as they are: uint8 (..., 3, h, w), all images alike, on any device."""
     if draw.random() < settings.blur_probability:
         sigma = draw.uniform(*settings.blur)
-        radius = min(math.ceil(2 * sigma), min(image.shape[-2:]) - 1)  # the edge is mirrored, once at most
-        image = F.gaussian_blur(image, kernel_size=2 * radius + 1, sigma=sigma)
+        radius = min(math.ceil(2 * sigma), min(images.shape[-2:]) - 1)  # the edge is mirrored, once at most
+        images = F.gaussian_blur(images, kernel_size=2 * radius + 1, sigma=sigma)
     if draw.random() < settings.jitter_probability:
-        image = _jittered(image, settings.jitter, draw)
-    return image.as_subclass(Tensor), label.as_subclass(Tensor)[0]
+        images = _jittered(images, settings.jitter, draw)
+    return images
 
 
 def _scaled_crop(
@@ -69,7 +77,7 @@ def _scaled_crop(
     return image, label
 
 
-def _jittered(image: Tensor, strength: float, draw: np.random.Generator) -> Tensor:
+def _jittered(images: Tensor, strength: float, draw: np.random.Generator) -> Tensor:
     """Brightness, contrast, saturation and hue, in random order, as `ColorJitter` does."""
     low, high = max(0.0, 1 - strength), 1 + strength
     hue = min(0.5, strength / 4)
@@ -81,8 +89,8 @@ def _jittered(image: Tensor, strength: float, draw: np.random.Generator) -> Tens
     ]
     for position in draw.permutation(len(changes)):
         change, amount = changes[position]
-        image = change(image, amount)
-    return image
+        images = change(images, amount)
+    return images
 
 
 def fill_color(mean: tuple[float, float, float]) -> tuple[int, ...]:

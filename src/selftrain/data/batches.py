@@ -72,6 +72,15 @@ class Stream:
         return read_label(self.label_files[position], self.read, self.read.size)
 
 
+class Unlabeled(Stream):
+    """The images of a split without labels: 0 stands for all that is image, 255 for what augmentation adds to it."""
+
+    def item(self, position: int) -> tuple[Tensor, Tensor]:
+        """An image and a blank label before augmentation."""
+        image = to_tensor(read_image(self.image_files[position], self.read.size))
+        return image, torch.zeros(image.shape[-2:], dtype=torch.uint8)
+
+
 class Batches(Dataset["dict[str, Batch] | UserError"]):
     """Step numbers to one batch per stream; every epoch of a stream has an order of its own.
 
@@ -84,6 +93,7 @@ class Batches(Dataset["dict[str, Batch] | UserError"]):
         augmentation: what is drawn for every image.
         mean: of the inputs from 0 to 1, the color of padding.
         place: what all draws depend on beside step and item, for example (seed, round).
+        one_size: whether the streams' images must fit together, not each stream's alone.
 
     Raises:
         UserError: without a crop, images of several sizes.
@@ -96,16 +106,19 @@ class Batches(Dataset["dict[str, Batch] | UserError"]):
         augmentation: AugmentationSettings,
         mean: tuple[float, float, float],
         place: tuple[int, ...],
+        *,
+        one_size: bool = True,
     ) -> None:
         self.streams, self.sizes, self.augmentation, self.place = streams, sizes, augmentation, place
         self.fill = fill_color(mean)
-        shapes = sorted(set().union(*(stream.shapes for stream in streams.values())))
-        if augmentation.crop is None and len(shapes) > 1:
-            told = ", ".join(f"{height}×{width}" for height, width in shapes[:4])
-            raise UserError(
-                f"images of {len(shapes)} sizes ({told}, ...) do not fit in one batch; "
-                "set train.augmentation.crop, or a working size for the split"
-            )
+        each = [stream.shapes for stream in streams.values()]
+        for shapes in [] if augmentation.crop else [set().union(*each)] if one_size else each:
+            if len(shapes) > 1:
+                told = ", ".join(f"{height}×{width}" for height, width in sorted(shapes)[:4])
+                raise UserError(
+                    f"images of {len(shapes)} sizes ({told}, ...) do not fit in one batch; "
+                    "set train.augmentation.crop, or a working size for the split"
+                )
 
     def __getitem__(self, step: int) -> dict[str, Batch] | UserError:
         try:

@@ -20,7 +20,7 @@ from selftrain.settings.report import ReportSettings, TaskReport
 
 MANY = 6
 """Rows of experiments from which on a long table begins folded."""
-NOT_LOSSES = ["step", "learning_rate", "images_per_second", "seed", "round", "at"]
+NOT_LOSSES = ["step", "learning_rate", "images_per_second", "seed", "round", "at", *plots.SHARES]
 
 Figures = list[tuple[str, Markup]]
 """Captions, and the pictures as markup."""
@@ -74,7 +74,12 @@ class TaskSection:
     @cached_property
     def summary(self) -> Table:
         """MIoU by round."""
-        return tables.summary_table(self._of(self.results.summary))
+        return tables.summary_table(self._of(self.results.summary), self.oracles)
+
+    @cached_property
+    def oracles(self) -> list[str]:
+        """The experiments that may have learned from hidden truth."""
+        return list(dict.fromkeys(one.experiment for one in self.results.rounds(self.task) if one.oracle))
 
     @cached_property
     def scores(self) -> Figures:
@@ -134,6 +139,11 @@ class TaskSection:
     def scenes(self) -> list[pictures.Scene]:
         """A few images."""
         return pictures.scenes(self.results, self.task)
+
+    @cached_property
+    def strips(self) -> list[pictures.Strip]:
+        """How images were mixed."""
+        return pictures.strips(self.results, self.task)
 
     @property
     def legend(self) -> list[tuple[str, str]]:

@@ -1,4 +1,5 @@
-"""Pictures of a few unlabeled images with their truth and pseudo-labels, small enough to stand inside a page.
+"""Pictures of a few images, small enough to stand inside a page: unlabeled ones with their truth and pseudo-labels, and
+mixed ones as a training saw them.
 
 A photo is there once; labels lie over it as transparent palette images, ignored pixels as a shadow.
 """
@@ -21,10 +22,12 @@ from selftrain.label.pseudo_labels import PseudoLabels
 from selftrain.report.results import Results
 from selftrain.settings.data import IGNORE, ReadSettings
 from selftrain.settings.report import RoundReport, TaskReport
+from selftrain.train import mixed
 
 LONGEST = 640
 """The longest side of a picture."""
 CLASS_ALPHA, IGNORED_ALPHA = 165, 175
+CLEAR = IGNORE - 1
 
 
 @dataclass(frozen=True)
@@ -46,17 +49,58 @@ class Scene:
     panels: list[Panel]
 
 
+@dataclass(frozen=True)
+class View:
+    """A photo as a data URI, with its title and a transparent picture to lie over it (or none)."""
+
+    title: str
+    photo: str
+    overlay: str = ""
+
+
+@dataclass(frozen=True)
+class Strip:
+    """How one image of a step was mixed."""
+
+    name: str
+    ratio: str
+    views: list[View]
+
+
 def scenes(results: Results, task: TaskReport, wanted: int = 4) -> list[Scene]:
-    """Evenly spaced unlabeled images, with the pseudo-labels of each experiment's last round (of its first seed)."""
+    """Evenly spaced unlabeled images, with the pseudo-labels of each experiment's last round (of its first seed).
+
+    None where all experiments are online: they leave no pseudo-labels.
+    """
     table = read_images(task.unlabeled)
     truth = read_images(task.truth).set_index("image").label_file.to_dict() if task.truth else {}
-    labels = {one.experiment: PseudoLabels(path) for one, path in _last(results.rounds(task))}
+    labels = {one.experiment: PseudoLabels(path) for one, path in _last(results.rounds(task), "pseudo_labels.h5")}
     found = []
-    for position in evenly_spaced(len(table), wanted):
+    for position in evenly_spaced(len(table), wanted) if labels else []:
         name, file = table.image.iloc[position], table.image_file.iloc[position]
         panels = [Panel("image", ""), *_panels(task, name, truth.get(name, ""), labels)]
         height, width = int(table.height.iloc[position]), int(table.width.iloc[position])
         found.append(Scene(name, photo(file), f"{width} / {height}", panels))
+    return found
+
+
+def strips(results: Results, task: TaskReport) -> list[Strip]:
+    """What each experiment that mixes images (of its first seed) pasted, saw and was taught, at a few steps."""
+    colors = palette(len(task.classes), task.colors)
+    found = []
+    for one, path in _last(results.rounds(task), "mixed.h5"):
+        for step, of in mixed.read(path).items():
+            height, width = of["mask"].shape
+            pasted, seen = jpeg(of["pasted"]), jpeg(of["mixed"])
+            views = [
+                View("pasted", pasted),
+                View("onto", jpeg(of["below"])),
+                # What is not pasted lies in the shadow of ignored pixels.
+                View("mask", pasted, overlay(np.where(of["mask"] > 0, CLEAR, IGNORE).astype(np.uint8), colors)),
+                View("mixed", seen),
+                View("taught", seen, overlay(of["label"], colors)),
+            ]
+            found.append(Strip(f"{one.experiment}, step {step}", f"{width} / {height}", views))
     return found
 
 
@@ -77,29 +121,34 @@ def evenly_spaced(count: int, wanted: int) -> list[int]:
 
 def photo(path: Path | str) -> str:
     """An image file as a small JPEG, a data URI."""
-    picture = Image.fromarray(read_image(path))
+    return jpeg(read_image(path))
+
+
+def jpeg(image: np.ndarray) -> str:
+    """An image, uint8 (h, w, 3), as a small JPEG, a data URI."""
+    picture = Image.fromarray(image)
     picture.thumbnail((LONGEST, LONGEST))
     return _uri(picture, "jpeg", quality=85)
 
 
 def overlay(label: np.ndarray, colors: list[int]) -> str:
-    """Class indices (h, w) as a transparent palette PNG, a data URI; 255 darkens what is below."""
+    """Class indices (h, w) as a transparent palette PNG, a data URI; 255 darkens what is below, 254 leaves it clear."""
     picture = Image.fromarray(label)
     scale = max(1.0, max(picture.size) / LONGEST)
     picture = picture.resize([round(side / scale) for side in picture.size], Image.Resampling.NEAREST)
     picture.putpalette(colors)
-    alpha = bytes([CLASS_ALPHA] * IGNORE + [IGNORED_ALPHA])
+    alpha = bytes([CLASS_ALPHA] * CLEAR + [0, IGNORED_ALPHA])
     return _uri(picture, "png", transparency=alpha, optimize=True)
 
 
-def _last(rounds: list[RoundReport]) -> Iterator[tuple[RoundReport, Path]]:
-    """Of each experiment's first seed the last round that has pseudo-labels."""
+def _last(rounds: list[RoundReport], name: str) -> Iterator[tuple[RoundReport, Path]]:
+    """Of each experiment's first seed the last round that has a file of this name."""
     last: dict[str, RoundReport] = {}
     for one in rounds:
         known = last.get(one.experiment)
-        if Path(one.folder, "pseudo_labels.h5").is_file() and (known is None or known.seed == one.seed):
+        if Path(one.folder, name).is_file() and (known is None or known.seed == one.seed):
             last[one.experiment] = one
-    return ((one, Path(one.folder, "pseudo_labels.h5")) for one in last.values())
+    return ((one, Path(one.folder, name)) for one in last.values())
 
 
 def _panels(task: TaskReport, name: str, truth: str, labels: dict[str, PseudoLabels]) -> Iterator[Panel]:

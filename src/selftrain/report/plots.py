@@ -17,6 +17,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 INK, MUTED, RULE = "#1a1a1b", "#6b6b6c", "#d8d8d9"
+SHARES = ["share_above_threshold", "mixed_weight"]
+"""Columns of train.csv that are no losses but numbers from 0 to (about) 1."""
 SERIES = ["#0072b2", "#d55e00", "#009e73", "#b0609a", "#a67c00", "#3a9bd0"]
 """Colors that the color-blind tell apart (after Okabe and Ito)."""
 VARIABLES = {INK: "--ink", MUTED: "--muted", RULE: "--rule"} | {c: f"--series-{i}" for i, c in enumerate(SERIES)}
@@ -82,22 +84,31 @@ def shares_figure(labels: pd.DataFrame, classes: Sequence[str], lowest: float) -
 
 
 def training_figure(curves: pd.DataFrame, terms: Sequence[str], limits: tuple[float, float]) -> Figure:
-    """Losses of one experiment through all its rounds, the learning rate below; lines mark where a round begins."""
+    """Losses of one experiment through all its rounds, below them shares (where mixed images are weighted by them) and
+    the learning rate; lines mark where a round begins."""
+    shares = [name for name in SHARES if name in curves and curves[name].notna().any()]
+    heights = [4, *([1.6] if shares else []), 1]
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(4.6, 2.7), layout="constrained")
-        losses, rate = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
+        figure = Figure(figsize=(4.6, 0.54 * sum(heights)), layout="constrained")
+        losses, *between, rate = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
         _lines(losses, curves, terms)
         losses.set_yscale("log")
         losses.set_ylim(*limits)
         _plain_log(losses.yaxis, "{:g}")
         losses.set_ylabel("loss")
+        for axes in between:
+            _lines(axes, curves, shares, SERIES[len(terms) % len(SERIES) :] + SERIES)
+            axes.set_ylim(0, max(1.0, *curves[shares].max()))
+            axes.set_ylabel("share")
         _lines(rate, curves, ["learning_rate"], [MUTED])
         rate.set_ylim(0)
         rate.set_ylabel("rate")
         rate.set_yticks([0, float(f"{curves.learning_rate.max():.1g}")])
         rate.set_xlabel("step, counted through all rounds")
-        _mark_rounds(losses, rate, curves)
-        figure.legend(*_by_term(losses), loc="outside upper left", ncols=4, frameon=False, handlelength=1.2)
+        _mark_rounds(losses, [*between, rate], curves)
+        named = _by_term([losses, *between])
+        columns = 2 if shares else 4  # their names are long
+        figure.legend(*named, loc="outside upper left", ncols=columns, frameon=False, handlelength=1.2)
         return figure
 
 
@@ -156,10 +167,10 @@ def _lines(axes: Axes, curves: pd.DataFrame, terms: Sequence[str], colors: Seque
                 axes.plot(of["at"], of[term], color=color, linewidth=1.1, alpha=alpha, label=term.replace("_", " "))
 
 
-def _mark_rounds(losses: Axes, rate: Axes, curves: pd.DataFrame) -> None:
+def _mark_rounds(losses: Axes, below: Sequence[Axes], curves: pd.DataFrame) -> None:
     starts = (curves["at"] - curves.step).groupby(curves["round"]).min()
     for number, start in starts.items():
-        for axes in (losses, rate):
+        for axes in (losses, *below):
             axes.axvline(start, color=MUTED, linewidth=0.7, linestyle=(0, (3, 3)), zorder=0)
         title = f"{number}" if number else "round 0"
         losses.annotate(title, (start, 1.01), xycoords=("data", "axes fraction"), va="bottom", color=MUTED)
@@ -171,7 +182,9 @@ def _plain_log(axis: Axis, form: str, scale: float = 1) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def _by_term(axes: Axes) -> tuple[list[Any], list[str]]:
-    handles, names = axes.get_legend_handles_labels()
-    once = dict(zip(reversed(names), reversed(handles), strict=True))
-    return list(reversed(once.values())), list(reversed(once))
+def _by_term(panels: Sequence[Axes]) -> tuple[list[Any], list[str]]:
+    once: dict[str, Any] = {}
+    for axes in panels:
+        for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
+            once.setdefault(name, handle)
+    return list(once.values()), list(once)

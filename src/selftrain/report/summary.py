@@ -43,12 +43,12 @@ def _rows(one: RoundReport) -> pd.DataFrame:
     means = metrics[metrics.metric != "iou"]
     rows = means.pivot(index="split", columns="metric", values="value").reindex(means.split.unique()).reset_index()
     of_round = one.model_dump(include={"task", "experiment", "seed", "round"})
-    return rows.assign(**of_round, **_pseudo_labels(folder, one.round))
+    return rows.assign(**of_round, **_pseudo_labels(folder, one.offline))
 
 
-def _pseudo_labels(folder: Path, round_: int) -> dict[str, float | None]:
+def _pseudo_labels(folder: Path, offline: bool) -> dict[str, float | None]:
     """What is known of the pseudo-labels a round was trained on."""
-    if round_ == 0:
+    if not offline:
         return {"labeled_share": None, "pseudo_label_accuracy": None}
     available = pd.read_csv(folder / "cut.csv").predicted.sum()
     labeled = pd.read_csv(folder / "pseudo_labels.csv").pixels.sum()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,8 @@ from selftrain.settings.report import TaskReport
 
 DASH = "–"
 """What stands for a number that does not exist."""
+SHARES = {"labeled_share": "labeled, %", "pseudo_label_accuracy": "labels right, %"}
+"""Columns of the summary that tell of pseudo-labels, shown where there are any."""
 
 
 @dataclass(frozen=True)
@@ -77,18 +79,25 @@ def last_rounds(table: pd.DataFrame) -> pd.DataFrame:
     return table[table["round"] == table.groupby(["task", "experiment"])["round"].transform("max")]
 
 
-def summary_table(summary: pd.DataFrame) -> Table:
-    """Of one task: mIoU per round and the last round's gain for each split, then what is known of pseudo-labels."""
+def summary_table(summary: pd.DataFrame, oracles: Collection[str] = ()) -> Table:
+    """Of one task: mIoU per round and the last round's gain for each split, then what is known of pseudo-labels.
+
+    Experiments among `oracles` are marked as such.
+    """
     rounds = sorted(summary["round"].unique())
     splits = list(summary.split.unique())
+    known = {column: title for column, title in SHARES.items() if summary[column].notna().any()}
     later = [number for number in rounds if number > 0]
     groups = [(f"{split}: mIoU, %", len(rounds) + 1) for split in splits]
-    groups += [(title, len(later)) for title in ("labeled, %", "labels right, %") if later]
+    groups += [(title, len(later)) for title in known.values() if later]
     rows: Rows = [
-        ((str(name),), [*_scores(of, splits, rounds), *_shares(of, later)])
+        (
+            (f"{name} (oracle)" if name in oracles else str(name),),
+            [*_scores(of, splits, rounds), *_shares(of, list(known), later)],
+        )
         for name, of in summary.groupby("experiment", sort=False)
     ]
-    columns = [*([str(one) for one in rounds] + ["gain"]) * len(splits), *[str(one) for one in later] * 2]
+    columns = [*([str(one) for one in rounds] + ["gain"]) * len(splits), *[str(one) for one in later] * len(known)]
     _mark_best(rows, [(len(rounds) + 1) * (position + 1) - 1 for position in range(len(splits))])
     return Table("mIoU by round", ("experiment",), columns, rows, groups)
 
@@ -102,9 +111,9 @@ def _scores(of: pd.DataFrame, splits: list[str], rounds: list[int]) -> Iterator[
         yield Cell(over_seeds(last, sign=True), tone=tone_of(last))
 
 
-def _shares(of: pd.DataFrame, rounds: list[int]) -> Iterator[Cell]:
+def _shares(of: pd.DataFrame, known: list[str], rounds: list[int]) -> Iterator[Cell]:
     once = of.drop_duplicates(["seed", "round"])
-    for column in ("labeled_share", "pseudo_label_accuracy"):
+    for column in known:
         for number_ in rounds:
             yield Cell(over_seeds(once[once["round"] == number_][column]))
 

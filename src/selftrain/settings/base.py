@@ -1,14 +1,19 @@
 """What all settings have in common: unknown keys are errors that name the nearest valid one, values never change."""
 
 import difflib
-from collections.abc import Iterable
-from typing import Any, Self
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 Problem = tuple[tuple[str | int, ...], str]
 """Where, as a path of keys below the model that tells, and what is wrong there."""
+
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
 
 
 class Settings(BaseModel):
@@ -38,6 +43,13 @@ def refuse(problems: Iterable[Problem]) -> None:
     details = [_details(*problem) for problem in problems]
     if details:
         raise ValidationError.from_exception_data("settings", details)
+
+
+def range_problems(ranges: dict[str, tuple[float, float]]) -> Iterator[Problem]:
+    """Ranges that end below their start, by key."""
+    for key, (low, high) in ranges.items():
+        if low > high:
+            yield (key,), f"the range [{low}, {high}] ends below its start"
 
 
 def _details(location: tuple[str | int, ...], reason: str) -> InitErrorDetails:

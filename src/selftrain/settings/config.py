@@ -9,12 +9,13 @@ import yaml
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from selftrain.errors import UserError
-from selftrain.settings.base import Problem, Settings, deep_merge, nearest, refuse
+from selftrain.settings.base import NotNegative, Problem, Settings, by_name, deep_merge, nearest, refuse
 from selftrain.settings.data import Name, TaskSettings
+from selftrain.settings.mixing import MeanTeacherMixingSettings
 from selftrain.settings.model import ModelSettings
 from selftrain.settings.prediction import InferenceSettings, PredictionSettings
 from selftrain.settings.selection import Policy, Portion
-from selftrain.settings.training import Algorithm, NotNegative, SelfTrainingSettings, TrainSettings
+from selftrain.settings.training import Algorithm, SelfTrainingSettings, TrainSettings
 
 DEFAULTS = ("model", "train", "prediction")
 """Top-level sections whose values every pretraining, experiment and round starts from."""
@@ -66,27 +67,72 @@ class RoundSettings(Settings):
 
 
 class ExperimentSettings(Settings):
-    """A way to use the unlabeled split, from a pretrained model."""
+    """A way to use the unlabeled split: offline in rounds, or online in one training beside them."""
 
     pretrain: str = ""
-    """The model that round 1 starts from; may be left out where there is only one."""
+    """The model that round 1 starts from; online, the network to train, and what the gain is counted from. May be left
+    out where there is only one."""
     tasks: tuple[str, ...] | None = None
     """Where it runs; none: on all tasks."""
     algorithm: Algorithm = SelfTrainingSettings()
-    policy: Policy
+    policy: Policy | None = None
+    """Offline: what gets a pseudo-label."""
     prediction: PredictionSettings = PredictionSettings()
+    """Offline: how the unlabeled images are predicted."""
     train: TrainSettings = DEFAULT_TRAIN
-    rounds: Annotated[tuple[RoundSettings, ...], Field(min_length=1)]
+    rounds: Annotated[tuple[RoundSettings, ...], Field(min_length=1)] | None = None
+    """None: online, a single training that `train` tells of."""
+    start: Literal["encoder", "pretrained"] | None = None
+    """Online: start as the pretraining did, from its encoder's weights (the default), or from the pretrained model."""
+    oracle: bool = False
+    """Whether it may learn class shares from hidden truth; the report says so."""
 
     @model_validator(mode="after")
-    def _portions(self) -> Self:
+    def _consistent(self) -> Self:
+        refuse(self._online_problems() if self.rounds is None else self._offline_problems(self.rounds))
+        return self
+
+    def _online_problems(self) -> Iterator[Problem]:
+        name = self.algorithm.name
+        if name in ("self_training", "weak_labels"):
+            yield ("rounds",), f"is missing; '{name}' learns from pseudo-labels, which rounds make"
+            return
+        for key in ("policy", "prediction"):
+            if key in self.model_fields_set:
+                yield (key,), "belongs to rounds, and there are none"
+        if isinstance(self.algorithm, MeanTeacherMixingSettings):
+            yield from self._mixing_problems(self.algorithm)
+
+    def _mixing_problems(self, told: MeanTeacherMixingSettings) -> Iterator[Problem]:
+        if self.train.teacher is None:
+            yield ("train", "teacher"), f"'{told.name}' learns from a teacher; leave this out for the default one"
+        if told.across == "target_to_target" and told.mixing.name != "none" and self.train.batch_size < 4:
+            reason = (
+                "is too small: half of it are unlabeled images, one of which is pasted onto another; give 4 or more"
+            )
+            yield ("train", "batch_size"), f"{self.train.batch_size} {reason}"
+        if told.alignment is not None and told.alignment.target == "truth" and not self.oracle:
+            yield (
+                ("algorithm", "alignment", "target"),
+                "'truth' may be known to an experiment with `oracle: true` alone",
+            )
+
+    def _offline_problems(self, rounds: tuple[RoundSettings, ...]) -> Iterator[Problem]:
+        if isinstance(self.algorithm, MeanTeacherMixingSettings):
+            yield ("rounds",), f"'{self.algorithm.name}' is one training beside the rounds; leave them out"
+            return
+        if self.start is not None:
+            yield ("start",), "a round starts from the model before it; leave this out"
+        if self.policy is None:
+            yield ("policy",), "is missing"
+            return
         fixed = getattr(self.policy, "threshold", None) is not None
         reason = (
             "has no place beside the policy's fixed 'threshold'" if fixed else "is missing; give a number from 0 to 1"
         )
-        wrong = [number for number, one in enumerate(self.rounds) if (one.portion is not None) == fixed]
-        refuse((("rounds", number, "portion"), reason) for number in wrong)
-        return self
+        for number, one in enumerate(rounds):
+            if (one.portion is not None) == fixed:
+                yield ("rounds", number, "portion"), reason
 
 
 class Config(Settings):
@@ -112,6 +158,8 @@ class Config(Settings):
     """How every model is evaluated."""
     pretrain: dict[Name, Pretrain] = Field(min_length=1)
     experiments: dict[Name, ExperimentSettings] = Field(default_factory=dict)
+    only: tuple[str, ...] | None = None
+    """Which experiments run; none: all. A second config file can so add experiments to a first one's, and run those."""
 
     @model_validator(mode="before")
     @classmethod
@@ -128,6 +176,9 @@ class Config(Settings):
     @model_validator(mode="after")
     def _names_exist(self) -> Self:
         refuse(problem for name in self.experiments for problem in self._name_problems(name))
+        known = list(self.experiments)
+        missing = [(number, name) for number, name in enumerate(self.only or ()) if name not in known]
+        refuse((("only", number), nearest(name, known, "experiment")) for number, name in missing)
         return self
 
     def _name_problems(self, name: str) -> Iterator[Problem]:
@@ -144,6 +195,19 @@ class Config(Settings):
         for number, task in enumerate(experiment.tasks or ()):
             if task not in self.tasks:
                 yield (*where, "tasks", number), nearest(task, list(self.tasks), "task")
+        yield from self._alignment_problems(experiment, (*where, "algorithm", "alignment", "target"))
+
+    def _alignment_problems(self, experiment: ExperimentSettings, where: Keys) -> Iterator[Problem]:
+        algorithm = experiment.algorithm
+        if not isinstance(algorithm, MeanTeacherMixingSettings) or algorithm.alignment is None:
+            return
+        target = algorithm.alignment.target
+        for name in experiment.tasks or self.tasks:
+            task = self.tasks.get(name)
+            if task is not None and target == "truth" and not task.truth:
+                yield where, f"the task '{name}' has no hidden truth (`truth: true`)"
+            elif task is not None and not isinstance(target, str) and len(target) != len(task.classes):
+                yield where, f"{len(target)} shares for the {len(task.classes)} classes of the task '{name}'"
 
 
 def _with_defaults(raw: dict[str, Any]) -> dict[str, Any]:
@@ -152,14 +216,29 @@ def _with_defaults(raw: dict[str, Any]) -> dict[str, Any]:
     filled = {"train": {}} | {key: raw[key] for key in raw if key not in empty}
     if isinstance(filled["train"], dict):
         filled["train"] = deep_merge({"steps": DEFAULT_TRAIN.steps}, filled["train"])
-    for section, inherited in (("pretrain", ("model", "train")), ("experiments", ("train", "prediction"))):
+    for section, inherits in (("pretrain", _pretrain_inherits), ("experiments", _experiment_inherits)):
         if isinstance(filled.get(section), dict):
-            base = {key: filled[key] for key in inherited if isinstance(filled.get(key), dict)}
-            filled[section] = {name: _inherit(base, entry) for name, entry in filled[section].items()}
+            base = {key: filled[key] for key in DEFAULTS if isinstance(filled.get(key), dict)}
+            filled[section] = {name: _inherit(inherits(base, entry), entry) for name, entry in filled[section].items()}
     if isinstance(filled.get("experiments"), dict):
         experiments = filled["experiments"].items()
         filled["experiments"] = {name: _fill_in_rounds(entry, raw.get("pretrain")) for name, entry in experiments}
     return filled
+
+
+def _pretrain_inherits(base: dict[str, Any], entry: Any) -> dict[str, Any]:
+    return {key: base[key] for key in ("model", "train") if key in base}
+
+
+def _experiment_inherits(base: dict[str, Any], entry: Any) -> dict[str, Any]:
+    """What an experiment of this kind starts from: predictions are for rounds, a teacher for who learns from one."""
+    entry = entry if isinstance(entry, dict) else {}
+    keys = ("train",) if entry.get("rounds") is None else ("train", "prediction")
+    inherited = {key: base[key] for key in keys if key in base}
+    algorithm = by_name(entry.get("algorithm"))
+    if isinstance(algorithm, dict) and algorithm.get("name") == "mean_teacher_mixing":
+        inherited["train"] = deep_merge({"teacher": {}}, base.get("train", {}))
+    return inherited
 
 
 def _inherit(base: dict[str, Any], entry: Any) -> Any:

@@ -4,9 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from selftrain.settings.base import Settings
+from selftrain.settings.base import Positive, Settings
 from selftrain.settings.data import ReadSettings, Size
-from selftrain.settings.training import Positive
 
 
 def _short(value: float) -> str:

@@ -28,8 +28,13 @@ class RoundReport(Settings):
     seed: int
     round: int
     folder: str
-    """Where model.safetensors, metrics.csv, confusion.csv, train.csv and manifest.json are; from round 1 on also
-    cut.csv, pseudo_labels.csv and pseudo_labels.h5, and pseudo_label_scores.csv where there is hidden truth."""
+    """Where model.safetensors, metrics.csv, confusion.csv, train.csv and manifest.json are; of offline rounds also
+    cut.csv, pseudo_labels.csv and pseudo_labels.h5, and pseudo_label_scores.csv where there is hidden truth; of
+    trainings that mix images mixed.h5."""
+    offline: bool
+    """Whether it was trained on pseudo-labels from a file."""
+    oracle: bool
+    """Whether it may have learned from hidden truth."""
 
 
 class ReportSettings(Settings):

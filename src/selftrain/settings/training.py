@@ -5,13 +5,19 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from selftrain.settings.base import Problem, Settings, by_name, refuse
+from selftrain.settings.base import (
+    NotNegative,
+    Positive,
+    Probability,
+    Problem,
+    Settings,
+    by_name,
+    range_problems,
+    refuse,
+)
 from selftrain.settings.data import Color, ReadSettings, Size
+from selftrain.settings.mixing import MeanTeacherMixingSettings
 from selftrain.settings.model import ModelSettings
-
-Probability = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
 
 
 class AugmentationSettings(Settings):
@@ -34,12 +40,7 @@ class AugmentationSettings(Settings):
 
     @model_validator(mode="after")
     def _ranges(self) -> Self:
-        ranges = {"scale": self.scale, "blur": self.blur}
-        refuse(
-            ((key,), f"the range [{low}, {high}] ends below its start")
-            for key, (low, high) in ranges.items()
-            if low > high
-        )
+        refuse(range_problems({"scale": self.scale, "blur": self.blur}))
         return self
 
 
@@ -91,9 +92,23 @@ class WeakLabelSettings(PseudoLabeledSettings):
     """Width of its first fully connected layer."""
 
 
-AlgorithmName = Literal["supervised", "self_training", "weak_labels"]
-AnyAlgorithm = Annotated[SupervisedSettings | SelfTrainingSettings | WeakLabelSettings, Field(discriminator="name")]
+AlgorithmName = Literal["supervised", "self_training", "weak_labels", "mean_teacher_mixing"]
+AnyAlgorithm = Annotated[
+    SupervisedSettings | SelfTrainingSettings | WeakLabelSettings | MeanTeacherMixingSettings,
+    Field(discriminator="name"),
+]
 Algorithm = Annotated[AnyAlgorithm, BeforeValidator(by_name, json_schema_input_type=AnyAlgorithm | AlgorithmName)]
+
+
+class TeacherSettings(Settings):
+    """A second network whose weights are the running average of the student's (thesis eq. 2.16)."""
+
+    decay: Annotated[float, Field(gt=0, lt=1)] = 0.99
+    """Alpha, ramped as min(1 − 1/(step + 1), decay); .99 is what the thesis's code uses."""
+    batch_norm: Literal["own", "student"] = "own"
+    """Statistics that the teacher labels with: those of the batch it labels (and running averages of its own, which its
+    model file gets), or the student's running averages. The first is what the thesis's code does and matters where
+    domains differ: the student's averages are half the labeled domain's."""
 
 
 class TrainSettings(Settings):
@@ -103,6 +118,8 @@ class TrainSettings(Settings):
     epochs: Positive | None = None
     """Instead of steps: how often the stream named by `epochs_of` is seen."""
     epochs_of: Literal["labeled", "unlabeled"] = "labeled"
+    length_factor: Positive = 1.0
+    """Multiplies steps or epochs, so that one experiment can be longer than what it inherits."""
     batch_size: Annotated[int, Field(ge=1)] = 8
     """Images a step, all streams together."""
     optimizer: OptimizerSettings = OptimizerSettings()
@@ -111,8 +128,8 @@ class TrainSettings(Settings):
     """Of the cross-entropy, one per class."""
     clip_gradient: Positive | None = None
     """Largest norm of the gradient."""
-    ema: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Decay of a teacher that averages the weights, ramped as min(1 − 1/(step + 1), decay)."""
+    teacher: TeacherSettings | None = None
+    """None, unless the algorithm is one that learns from a teacher: then the default one."""
     evaluate: Literal["student", "teacher"] = "student"
     """Which of the two is saved, evaluated, and starts the next round."""
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
@@ -128,8 +145,8 @@ class TrainSettings(Settings):
     def _problems(self) -> Iterator[Problem]:
         if (self.steps is None) == (self.epochs is None):
             yield ("steps",), "give exactly one of 'steps' and 'epochs'"
-        if self.evaluate == "teacher" and self.ema is None:
-            yield ("evaluate",), "there is a teacher only where 'ema' is given"
+        if self.evaluate == "teacher" and self.teacher is None:
+            yield ("evaluate",), "there is no teacher; write `teacher: {}` beside it for the default one"
 
 
 class TrainStageSettings(Settings):

@@ -8,21 +8,61 @@ from torch.nn import functional as F
 from selftrain.settings.data import IGNORE
 
 
-def cross_entropy(logits: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
+def cross_entropy(
+    logits: Tensor, labels: Tensor, class_weights: Tensor | None = None, pixel_weights: Tensor | None = None
+) -> Tensor:
     """Cross-entropy, mean over pixels that are not ignored (by their classes' weights); 0 where all are.
 
     Args:
         logits: float32 (B, C, h, w), brought to the labels' size here.
         labels: uint8 (B, H, W), 255 is ignore.
         class_weights: float32 (C,).
+        pixel_weights: float32 (B, H, W), a factor of each pixel's loss; the mean stays that over all valid pixels.
     """
     labels = labels.long()
-    logits = F.interpolate(logits, size=labels.shape[-2:], mode="bilinear", align_corners=False)
-    # Summed here, since CUDA's own sum over pixels has no deterministic form.
-    total = F.cross_entropy(logits, labels, class_weights, ignore_index=IGNORE, reduction="none").sum()
+    logits = at_size(logits, labels)
+    losses = F.cross_entropy(logits, labels, class_weights, ignore_index=IGNORE, reduction="none")
+    losses = losses if pixel_weights is None else losses * pixel_weights
     valid = labels != IGNORE
     weight = valid.sum() if class_weights is None else class_weights[labels[valid]].sum()
-    return total / weight.clamp(min=1e-6)
+    # Summed here, since CUDA's own sum over pixels has no deterministic form.
+    return losses.sum() / weight.clamp(min=1e-6)
+
+
+def soft_cross_entropy(
+    logits: Tensor, targets: Tensor, valid: Tensor, pixel_weights: Tensor, class_weights: Tensor | None = None
+) -> Tensor:
+    """Cross-entropy against probabilities (thesis eq. 2.2), mean over valid pixels; equals `cross_entropy` if one-hot.
+
+    Args:
+        logits: float32 (B, C, h, w), brought to the targets' size here.
+        targets: float32 (B, C, H, W), probabilities.
+        valid: bool (B, H, W).
+        pixel_weights: float32 (B, H, W), a factor of each pixel's loss.
+        class_weights: float32 (C,).
+    """
+    weighted = targets if class_weights is None else targets * class_weights[:, None, None]
+    losses = -(weighted * at_size(logits, valid).log_softmax(1)).sum(1)
+    weight = (weighted.sum(1) * valid).sum()
+    return (losses * pixel_weights * valid).sum() / weight.clamp(min=1e-6)
+
+
+def squared_error(logits: Tensor, targets: Tensor, valid: Tensor, pixel_weights: Tensor) -> Tensor:
+    """Squared error of softmax against probabilities, summed over classes (thesis eq. 2.1), mean over valid pixels.
+
+    Args:
+        logits: float32 (B, C, h, w), brought to the targets' size here.
+        targets: float32 (B, C, H, W), probabilities.
+        valid: bool (B, H, W).
+        pixel_weights: float32 (B, H, W), a factor of each pixel's loss.
+    """
+    losses = (at_size(logits, valid).softmax(1) - targets).square().sum(1)
+    return (losses * pixel_weights * valid).sum() / valid.sum().clamp(min=1)
+
+
+def at_size(logits: Tensor, pixels: Tensor) -> Tensor:
+    """Logits (B, C, h, w) at the size of `pixels` (..., H, W)."""
+    return F.interpolate(logits, size=pixels.shape[-2:], mode="bilinear", align_corners=False)
 
 
 def image_classification(logits: Tensor, shown: Tensor, known: Tensor) -> Tensor:

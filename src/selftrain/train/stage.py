@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from selftrain import artifacts, randomness, registry
-from selftrain.data.batches import Batch, Batches, Stream, unbatched
+from selftrain.data.batches import Batch, Batches, Stream, Unlabeled, unbatched
 from selftrain.devices import leased_device
 from selftrain.errors import UserError
 from selftrain.label.pseudo_labels import PseudoLabels
@@ -30,12 +30,14 @@ from selftrain.models.segmenter import Segmenter
 from selftrain.models.states import not_finite
 from selftrain.settings.config import MachineSettings
 from selftrain.settings.training import OptimizerSettings, TrainStageSettings
-from selftrain.train.algorithms import Algorithm, Given
+from selftrain.train import mixed
+from selftrain.train.algorithms import Algorithm, Given, Step
 from selftrain.train.resume import Resume, resumable
 from selftrain.train.teacher import Teacher
 
 log = logging.getLogger(__name__)
 
+INPUTS = ("labeled", "start", "weights", "unlabeled", "pseudo_labels", "distribution")
 LOGGED_EVERY = 10
 """Steps that a row of train.csv averages over, and between which a checkpoint is possible."""
 
@@ -58,10 +60,14 @@ class TrainFiles:
     unlabeled: Path | None = None
     """images.csv of the unlabeled split."""
     pseudo_labels: Path | None = None
+    distribution: Path | None = None
+    """classes.csv, whose shares an algorithm aligns with."""
+    mixed: Path | None = None
+    """Where the examples of an algorithm that mixes images are written to."""
 
     def inputs(self) -> dict[str, Path | None]:
         """Every file whose content the result depends on."""
-        return {name: getattr(self, name) for name in ("labeled", "start", "weights", "unlabeled", "pseudo_labels")}
+        return {name: getattr(self, name) for name in INPUTS}
 
 
 def train(settings: TrainStageSettings, paths: TrainFiles, machine: MachineSettings, code: str = "") -> None:
@@ -107,8 +113,10 @@ class _Run:
         self.place = (settings.seed, settings.round)
         self.classes = settings.labeled.classes
         build = registry.load(registry.ALGORITHMS, settings.algorithm.name)
-        self.algorithm: Algorithm = build(settings.algorithm, _given(settings, pseudo_labels, fabric.device))
-        torch.manual_seed(randomness.key(*self.place, "initial weights"))
+        self.algorithm: Algorithm = build(settings.algorithm, _given(settings, paths, pseudo_labels, fabric.device))
+        # An online training starts as round 0 does; later rounds may bring new heads.
+        first = settings.round if paths.pseudo_labels else 0
+        torch.manual_seed(randomness.key(settings.seed, first, "initial weights"))
         self.segmenter = Segmenter(settings.model, len(self.classes), load_weights=paths.start is None)
         self.segmenter.heads.update(self.algorithm.heads(self.segmenter))
         if paths.start is not None:
@@ -117,25 +125,36 @@ class _Run:
         self.segmenter = self.segmenter.to(memory_format=memory)
         optimizer = _optimizer(self.segmenter, train.optimizer)
         self.model, self.optimizer = fabric.setup(self.segmenter, optimizer)
-        self.teacher = None if train.ema is None else Teacher(self.segmenter, train.ema)
+        self.teacher = None if train.teacher is None else Teacher(self.segmenter, train.teacher)
         self.step, self.rows = 0, list[dict[str, float]]()
         self.steps = _length(settings, paths, self.algorithm)
+        self.examples: dict[int, dict[str, Tensor]] = {}
 
     def advance(self, batches: dict[str, Batch]) -> dict[str, Tensor]:
-        """One optimizer step; returns the terms of its loss."""
+        """One optimizer step; returns what train.csv tells of it: terms of the loss, facts, learning rate."""
         train = self.settings.train
         torch.manual_seed(randomness.key(*self.place, "dropout", self.step))
         rate = _set_learning_rate(self.optimizer, train.optimizer, self.step, self.steps)
-        terms = self.algorithm.terms(self.model, batches, self.step)
+        loss = self.algorithm.loss(Step(self.step, self.steps, batches, self.model, self._teach))
         self.optimizer.zero_grad(set_to_none=True)
-        self.fabric.backward(sum(terms.values(), start=torch.zeros((), device=self.fabric.device)))
+        self.fabric.backward(sum(loss.terms.values(), start=torch.zeros((), device=self.fabric.device)))
         if train.clip_gradient is not None:
             self.fabric.clip_gradients(self.model, self.optimizer, max_norm=train.clip_gradient)
         self.optimizer.step()
         if self.teacher is not None:
             self.teacher.update(self.segmenter, self.step)
         self.step += 1
-        return {name: term.detach() for name, term in terms.items()} | {"learning_rate": torch.tensor(rate)}
+        if loss.example and self.step in mixed.shown_steps(self.steps):
+            self.examples[self.step] = {name: picture.cpu() for name, picture in loss.example.items()}
+        terms = {name: term.detach() for name, term in loss.terms.items()}
+        return terms | loss.facts | {"learning_rate": torch.tensor(rate)}
+
+    def _teach(self, images: Tensor) -> Tensor:
+        """The teacher's logits, at the precision of the training."""
+        if self.teacher is None:
+            raise UserError(f"train.teacher: algorithm '{self.settings.algorithm.name}' learns from one; set it")
+        with self.fabric.autocast():
+            return self.teacher(images)
 
     def state(self) -> dict[str, Any]:
         """All that resuming needs; random draws need the step alone."""
@@ -146,6 +165,8 @@ class _Run:
             "model": self.segmenter.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "teacher": teacher,
+            "algorithm": self.algorithm.state,
+            "examples": self.examples,
             "precision": self.fabric.strategy.precision.state_dict(),
         }
 
@@ -159,6 +180,9 @@ class _Run:
         self.fabric.strategy.precision.load_state_dict(state["precision"])
         if self.teacher is not None:
             self.teacher.model.load_state_dict(state["teacher"])
+        for name, tensor in self.algorithm.state.items():
+            tensor.copy_(state["algorithm"][name])
+        self.examples = state["examples"]
 
     def result(self) -> Segmenter:
         """The network that is saved: the student, or its teacher where that is asked for."""
@@ -166,7 +190,9 @@ class _Run:
         return self.teacher.model if teacher else self.segmenter  # type: ignore[union-attr,return-value]
 
 
-def _given(settings: TrainStageSettings, pseudo_labels: PseudoLabels | None, device: torch.device) -> Given:
+def _given(
+    settings: TrainStageSettings, paths: TrainFiles, pseudo_labels: PseudoLabels | None, device: torch.device
+) -> Given:
     """What the algorithm is built from."""
     weights, classes = settings.train.class_weights, len(settings.labeled.classes)
     if weights is not None and len(weights) != classes:
@@ -176,7 +202,20 @@ def _given(settings: TrainStageSettings, pseudo_labels: PseudoLabels | None, dev
         classes,
         class_weights=None if weights is None else torch.tensor(weights, device=device),
         mean_size=None if mean_size is None else mean_size.to(device),
+        distribution=_distribution(settings, paths, device),
+        place=(settings.seed, settings.round),
     )
+
+
+def _distribution(settings: TrainStageSettings, paths: TrainFiles, device: torch.device) -> Tensor | None:
+    """The class shares to align with: given as numbers, or those of a labeled split."""
+    target = getattr(getattr(settings.algorithm, "alignment", None), "target", None)
+    if target is None:
+        return None
+    if isinstance(target, str) and paths.distribution is None:
+        raise UserError(f"algorithm.alignment.target: '{target}' needs the classes.csv of that split")
+    shares = torch.tensor(pd.read_csv(paths.distribution).share if paths.distribution else target, dtype=torch.float32)
+    return (shares / shares.sum()).to(device)
 
 
 def _steps(run: _Run, batches: Batches, resume: Resume, machine: MachineSettings) -> None:
@@ -261,14 +300,18 @@ def _batches(
     streams = {name: _stream(name, settings, paths, pseudo_labels) for name in algorithm.streams}
     sizes = _sizes(settings.train.batch_size, algorithm.streams)
     place = (settings.seed, settings.round)
-    return Batches(streams, sizes, settings.train.augmentation, settings.model.mean, place)
+    augmentation, mean = settings.train.augmentation, settings.model.mean
+    return Batches(streams, sizes, augmentation, mean, place, one_size=algorithm.one_size)
 
 
 def _stream(name: str, settings: TrainStageSettings, paths: TrainFiles, pseudo_labels: PseudoLabels | None) -> Stream:
     if name == "labeled":
         return Stream(paths.labeled, settings.labeled)
+    if name == "unlabeled" and paths.unlabeled is not None:
+        return Unlabeled(paths.unlabeled, settings.unlabeled)
     if paths.unlabeled is None or pseudo_labels is None:
-        raise UserError(f"algorithm '{settings.algorithm.name}' needs the unlabeled split and its pseudo-labels")
+        needed = "the unlabeled split" + (" and its pseudo-labels" if name == "pseudo_labeled" else "")
+        raise UserError(f"algorithm '{settings.algorithm.name}' needs {needed}")
     stream = Stream(paths.unlabeled, settings.unlabeled, pseudo_labels.label)
     if list(pseudo_labels.names) != stream.names:
         raise UserError(f"{paths.pseudo_labels}: its images are not those of {paths.unlabeled}; make it again")
@@ -291,13 +334,13 @@ def _length(settings: TrainStageSettings, paths: TrainFiles, algorithm: Algorith
     """Steps of the training; epochs are of the stream whose images are those of the split `epochs_of`."""
     train = settings.train
     if train.epochs is None:
-        return train.steps or 0
-    stream = "labeled" if train.epochs_of == "labeled" else "pseudo_labeled"
-    table = paths.labeled if train.epochs_of == "labeled" else paths.unlabeled
+        return round((train.steps or 0) * train.length_factor)
     sizes = _sizes(train.batch_size, algorithm.streams)
-    if stream not in sizes or table is None:
+    of_unlabeled = next((name for name in ("pseudo_labeled", "unlabeled") if name in sizes), None)
+    stream, table = ("labeled", paths.labeled) if train.epochs_of == "labeled" else (of_unlabeled, paths.unlabeled)
+    if stream is None or table is None:
         raise UserError(f"train.epochs_of: the algorithm '{settings.algorithm.name}' sees no {train.epochs_of} images")
-    return math.ceil(train.epochs * len(pd.read_csv(table)) / sizes[stream])
+    return math.ceil(train.epochs * train.length_factor * len(pd.read_csv(table)) / sizes[stream])
 
 
 def _write(run: _Run, paths: TrainFiles, machine: MachineSettings, seconds: float) -> None:
@@ -311,6 +354,8 @@ def _write(run: _Run, paths: TrainFiles, machine: MachineSettings, seconds: floa
         "seconds": round(seconds, 1),
         "network": run.segmenter.describe(),
     }
+    if paths.mixed is not None:
+        mixed.write(paths.mixed, run.examples, run.classes)
     artifacts.write_csv(paths.table, pd.DataFrame(run.rows, columns=None if run.rows else ["step"]))
     artifacts.write_json(paths.manifest, manifest(settings.model_dump(mode="json"), paths.inputs(), **facts))
     files.save(paths.model, run.result(), settings.model, run.classes, run.step, settings.colors)

@@ -5,7 +5,8 @@ returns the terms of a step's loss, which the loop adds.
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
@@ -22,18 +23,57 @@ class Given:
     """Of the cross-entropy."""
     mean_size: Tensor | None = None
     """Mean share of the area of the labeled images that show a class; with pseudo-labels only."""
+    distribution: Tensor | None = None
+    """Class shares to align with, where the settings ask for it."""
+    place: tuple[int, ...] = (0, 0)
+    """What all random draws depend on beside step and item: (seed, round)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """A step of a training: what its loss is made from."""
+
+    number: int
+    """From 0."""
+    steps: int
+    """Of the whole training."""
+    batches: dict[str, Batch]
+    """By stream."""
+    student: nn.Module
+    """The network that learns; takes what a `Segmenter` takes."""
+    teacher: Callable[[Tensor], Tensor]
+    """Images to logits, without a gradient; a UserError where the training has no teacher."""
+
+
+@dataclass(frozen=True, eq=False)
+class Loss:
+    """What an algorithm makes of a step."""
+
+    terms: dict[str, Tensor]
+    """By name, weighted; the loop adds them."""
+    facts: dict[str, Tensor] = field(default_factory=dict)
+    """What train.csv tells beside the terms."""
+    example: dict[str, Tensor] = field(default_factory=dict)
+    """Pictures of the step that are worth a look, by name: uint8 (3, h, w) or (h, w)."""
 
 
 class Algorithm(ABC):
     """What the loop asks of an algorithm."""
 
     streams: dict[str, float]
-    """The streams it draws from ('labeled', 'pseudo_labeled'), each with its share of the batch."""
+    """The streams it draws from ('labeled', 'pseudo_labeled', 'unlabeled'), each with its share of the batch."""
+    one_size: bool = True
+    """Whether the images of all streams must have one size."""
+    state: dict[str, Tensor]
+    """What it changes in place from step to step, so that an interrupted training can go on."""
+
+    def __init__(self, given: Given) -> None:
+        self.given, self.state = given, {}
 
     def heads(self, network: Segmenter) -> dict[str, nn.Module]:
         """New heads for the network to train with, by name; none unless an algorithm has some."""
         return {}
 
     @abstractmethod
-    def terms(self, model: nn.Module, batches: dict[str, Batch], step: int) -> dict[str, Tensor]:
-        """The terms of the loss of one step, by name, weighted."""
+    def loss(self, step: Step) -> Loss:
+        """The loss of one step."""

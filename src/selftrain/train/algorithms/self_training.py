@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from selftrain.data.batches import Batch
 from selftrain.settings.training import PseudoLabeledSettings
-from selftrain.train.algorithms import Algorithm, Given
+from selftrain.train.algorithms import Algorithm, Given, Loss, Step
 from selftrain.train.losses import cross_entropy
 
 Outputs = dict[str, tuple[Tensor, dict[str, Tensor]]]
@@ -18,20 +18,21 @@ class SelfTraining(Algorithm):
     """Half of each batch labeled, half pseudo-labeled, one term each (DARS eq. 2)."""
 
     def __init__(self, settings: PseudoLabeledSettings, given: Given) -> None:
-        self.settings, self.given = settings, given
+        super().__init__(given)
+        self.settings, self.one_size = settings, settings.forwards == "joint"
         self.streams = {"labeled": 0.5, "pseudo_labeled": 0.5}
         self.weights = {"labeled": 1.0, "pseudo_labeled": settings.weight}
 
-    def terms(self, model: nn.Module, batches: dict[str, Batch], step: int) -> dict[str, Tensor]:
+    def loss(self, step: Step) -> Loss:
         """One term per stream."""
-        return self.segmentation_terms(self.outputs(model, batches), batches)
+        return Loss(self.segmentation_terms(self.outputs(step.student, step.batches), step.batches))
 
-    def outputs(self, model: nn.Module, batches: dict[str, Batch]) -> Outputs:
+    def outputs(self, student: nn.Module, batches: dict[str, Batch]) -> Outputs:
         """What the network says of each stream; in joint forwards batch-norm sees all of them together."""
         if self.settings.forwards == "separate":
-            return {stream: model(batch.images, heads=True) for stream, batch in batches.items()}
+            return {stream: student(batch.images, heads=True) for stream, batch in batches.items()}
         sizes = [len(batch.images) for batch in batches.values()]
-        logits, heads = model(torch.cat([batch.images for batch in batches.values()]), heads=True)
+        logits, heads = student(torch.cat([batch.images for batch in batches.values()]), heads=True)
         parts = {name: said.split(sizes) for name, said in heads.items()}
         of_heads = [{name: parts[name][position] for name in parts} for position in range(len(sizes))]
         return dict(zip(batches, zip(logits.split(sizes), of_heads, strict=True), strict=True))

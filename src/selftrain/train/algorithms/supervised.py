@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
-
-from selftrain.data.batches import Batch
 from selftrain.settings.training import SupervisedSettings
-from selftrain.train.algorithms import Algorithm, Given
+from selftrain.train.algorithms import Algorithm, Given, Loss, Step
 from selftrain.train.losses import cross_entropy
 
 
@@ -14,10 +11,10 @@ class Supervised(Algorithm):
     """Cross-entropy on labeled images (DARS eq. 1)."""
 
     def __init__(self, settings: SupervisedSettings, given: Given) -> None:
-        self.given = given
+        super().__init__(given)
         self.streams = {"labeled": 1.0}
 
-    def terms(self, model: nn.Module, batches: dict[str, Batch], step: int) -> dict[str, Tensor]:
+    def loss(self, step: Step) -> Loss:
         """One term."""
-        labeled = batches["labeled"]
-        return {"labeled": cross_entropy(model(labeled.images), labeled.labels, self.given.class_weights)}
+        labeled = step.batches["labeled"]
+        return Loss({"labeled": cross_entropy(step.student(labeled.images), labeled.labels, self.given.class_weights)})

@@ -10,7 +10,7 @@ from selftrain.errors import UserError
 from selftrain.models.heads import ImageClassifier
 from selftrain.models.segmenter import Segmenter
 from selftrain.settings.training import WeakLabelSettings
-from selftrain.train.algorithms import Given
+from selftrain.train.algorithms import Given, Loss, Step
 from selftrain.train.algorithms.self_training import Outputs, SelfTraining
 from selftrain.train.losses import image_classification
 
@@ -34,10 +34,10 @@ class WeakLabels(SelfTraining):
         told = self.settings
         return {HEAD: ImageClassifier(network.feature_channels, told.channels, told.hidden, self.given.classes)}
 
-    def terms(self, model: nn.Module, batches: dict[str, Batch], step: int) -> dict[str, Tensor]:
+    def loss(self, step: Step) -> Loss:
         """Two terms per stream."""
-        outputs = self.outputs(model, batches)
-        return self.segmentation_terms(outputs, batches) | self.classification_terms(outputs, batches)
+        outputs = self.outputs(step.student, step.batches)
+        return Loss(self.segmentation_terms(outputs, step.batches) | self.classification_terms(outputs, step.batches))
 
     def classification_terms(self, outputs: Outputs, batches: dict[str, Batch]) -> dict[str, Tensor]:
         """Binary cross-entropy per stream, weighted."""

@@ -1,0 +1,34 @@
+"""Distribution alignment: pushing predicted classes towards given shares (thesis section 2.5.6)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def align(probabilities: Tensor, target: Tensor, average: Tensor) -> Tensor:
+    """Probabilities times target / average, normalized again (ReMixMatch, thesis section 2.5.6).
+
+    Args:
+        probabilities: float32 (B, C, h, w).
+        target: (C,), the shares that classes should have; a class of share 0 is never predicted.
+        average: (C,), the shares that they had lately.
+    """
+    ratio = torch.where(target > 0, target / average.clamp(min=1e-12), 0.0)
+    aligned = probabilities * ratio[:, None, None]
+    return aligned / aligned.sum(1, keepdim=True).clamp(min=1e-12)
+
+
+def shares_of(probabilities: Tensor, valid: Tensor) -> Tensor:
+    """Mean over valid pixels, (C,); NaN if there is none.
+
+    Args:
+        probabilities: (B, C, h, w).
+        valid: bool (B, h, w).
+    """
+    return (probabilities * valid[:, None]).sum((0, 2, 3)) / valid.sum()
+
+
+def run_on(average: Tensor, shares: Tensor, decay: float) -> None:
+    """Move a running average towards a batch's shares, in place; NaN (no valid pixel) moves nothing."""
+    average.lerp_(torch.where(shares.isnan(), average, shares), 1 - decay)

@@ -1,0 +1,138 @@
+"""Mixing images and their labels: which pixels are pasted (ClassMix, CutMix, CowMix), and pasting them.
+
+Masks are made for a whole batch on its device. What is random is drawn per item from its place, so the size of a batch
+and the device change no draw; only CowMix's noise is drawn on the device itself.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from selftrain import randomness
+from selftrain.settings.mixing import ClassMixSettings, CowMixSettings, CutMixSettings, Mixing
+
+Place = tuple[int | str, ...]
+"""What the draws of a batch depend on, for example (seed, round, "mixing", step)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Pixels:
+    """A batch of images and what the student is to be taught of each pixel."""
+
+    images: Tensor
+    """uint8 (B, 3, h, w)."""
+    labels: Tensor
+    """uint8 (B, h, w), 255 is ignore."""
+    weights: Tensor
+    """float32 (B, h, w), the factor of the pixel's loss."""
+    probabilities: Tensor | None = None
+    """float32 (B, C, h, w), where soft labels are taught."""
+
+    def at(self, positions: Tensor) -> Pixels:
+        """Those of the batch's items, in this order."""
+        soft = None if self.probabilities is None else self.probabilities[positions]
+        return Pixels(self.images[positions], self.labels[positions], self.weights[positions], soft)
+
+    def pasted_onto(self, below: Pixels, mask: Tensor) -> Pixels:
+        """Item by item these pixels where `mask` (bool (B, h, w)) is set, those of `below` elsewhere (eq. 2.10)."""
+        soft = None
+        if self.probabilities is not None and below.probabilities is not None:
+            soft = torch.where(mask[:, None], self.probabilities, below.probabilities)
+        return Pixels(
+            torch.where(mask[:, None], self.images, below.images),
+            torch.where(mask, self.labels, below.labels),
+            torch.where(mask, self.weights, below.weights),
+            soft,
+        )
+
+
+def paste_mask(labels: Tensor, classes: int, settings: Mixing, place: Place) -> Tensor:
+    """Which pixels of a batch are pasted onto others, bool (B, h, w).
+
+    Args:
+        labels: uint8 (B, h, w) of the images that are pasted, 255 is ignore.
+        classes: how many there are.
+        settings: the kind of mask.
+        place: of the batch's draws.
+    """
+    if isinstance(settings, ClassMixSettings):
+        return class_mask(labels, classes, settings.proportion, place)
+    if isinstance(settings, CutMixSettings):
+        return cut_mask(labels, settings.proportion, place)
+    if isinstance(settings, CowMixSettings):
+        return cow_mask(labels, settings, place)
+    return torch.zeros_like(labels, dtype=torch.bool)
+
+
+def class_mask(labels: Tensor, classes: int, proportion: float, place: Place) -> Tensor:
+    """ClassMask: all pixels of ⌈proportion · n⌉ of the n classes that each item shows (thesis Algorithm 1).
+
+    Ignored pixels are no class: they are neither counted nor pasted.
+    """
+    # Drawn for all classes, present or not, so that no draw has to wait for the device to count.
+    drawn = np.stack([randomness.generator(*place, item).random(classes) for item in range(len(labels))])
+    rank = torch.from_numpy(drawn).to(labels.device)
+    index = labels.long().clamp(max=classes)  # ignored pixels fall into a column of their own
+    present = torch.zeros(len(labels), classes + 1, dtype=torch.bool, device=labels.device)
+    present = present.scatter(1, index.flatten(1), True)[:, :classes]
+    # The classes present come first in the order of their draws; the others after them.
+    order = torch.where(present, rank, 2.0).argsort(1).argsort(1)
+    wanted = torch.tensor([chosen_of(count, proportion) for count in range(classes + 1)], device=labels.device)
+    chosen = torch.zeros(len(labels), classes + 1, dtype=torch.bool, device=labels.device)
+    chosen[:, :classes] = order < wanted[present.sum(1)][:, None]
+    return chosen.gather(1, index.flatten(1)).view(labels.shape)
+
+
+def chosen_of(present: int, proportion: float) -> int:
+    """⌈proportion · present⌉ without the error of floats: .7 of 10 are 7.
+
+    >>> chosen_of(5, 0.5), chosen_of(10, 0.7)
+    (3, 7)
+    """
+    return math.ceil(round(proportion * present, 9))
+
+
+def cut_mask(labels: Tensor, proportion: float, place: Place) -> Tensor:
+    """CutMask: a rectangle of `proportion` of the area, its shape drawn evenly on a log scale, anywhere it fits."""
+    height, width = labels.shape[-2:]
+    corners = np.empty((len(labels), 4), np.int64)
+    for item in range(len(labels)):
+        draw = randomness.generator(*place, item)
+        # From as high as the image to as wide as the image.
+        share = proportion ** draw.random()
+        rows, columns = (max(1, round(one)) for one in (height * share, width * proportion / share))
+        top, left = draw.integers(0, height - rows + 1), draw.integers(0, width - columns + 1)
+        corners[item] = top, top + rows, left, left + columns
+    top, bottom, left, right = torch.from_numpy(corners).to(labels.device)[:, :, None].unbind(1)
+    row, column = torch.arange(height, device=labels.device), torch.arange(width, device=labels.device)
+    return ((row >= top) & (row < bottom))[:, :, None] & ((column >= left) & (column < right))[:, None, :]
+
+
+def cow_mask(labels: Tensor, settings: CowMixSettings, place: Place) -> Tensor:
+    """CowMask: where smoothed Gaussian noise is among its highest `proportion` (thesis section 2.5.2)."""
+    (height, width), device = labels.shape[-2:], labels.device
+    noise, sigma = torch.empty(len(labels), height, width, device=device), np.empty(len(labels), np.float32)
+    low, high = np.log(settings.sigma)
+    for item in range(len(labels)):
+        sigma[item] = min(height, width) * np.exp(randomness.generator(*place, item).uniform(low, high))
+        of_item = torch.Generator(device).manual_seed(randomness.key(*place, "noise", item))
+        noise[item] = torch.randn(height, width, generator=of_item, device=device)
+    smooth = _smoothed(noise, torch.from_numpy(sigma).to(device)).flatten(1)
+    pasted = min(max(1, round(settings.proportion * height * width)), height * width - 1)
+    below = smooth.sort(1).values[:, -pasted - 1, None]  # kthvalue has no deterministic form on CUDA
+    return (smooth > below).view(labels.shape)
+
+
+def _smoothed(fields: Tensor, sigma: Tensor) -> Tensor:
+    """Fields (B, h, w), each under a Gaussian of its own sigma (B,) in pixels; edges meet the opposite ones."""
+    height, width = fields.shape[-2:]
+    rows = torch.fft.fftfreq(height, device=fields.device)
+    columns = torch.fft.rfftfreq(width, device=fields.device)
+    frequency = rows[:, None].square() + columns.square()
+    passed = torch.exp(-2 * (math.pi * sigma[:, None, None]).square() * frequency)
+    return torch.fft.irfft2(torch.fft.rfft2(fields) * passed, s=(height, width))
