@@ -33,6 +33,7 @@ lint: setup
 bench: setup
 	$(BIN)/python benchmarks/selection.py
 	$(BIN)/python benchmarks/sisc.py
+	$(BIN)/python benchmarks/mixing.py
 
 schema: setup
 	$(BIN)/selftrain schema > workflow/schemas/config.schema.json

@@ -1,7 +1,7 @@
 """KL(prior || pseudo-label shares) of every policy on predictions that a run left (DARS Table 5).
 
-    python benchmarks/divergence.py results/streets/pretrained/source_only/seed-0/predictions/single \
-        results/streets/data/labeled/classes.csv --portion .2
+    python benchmarks/divergence.py results/synthetic-to-real/pretrained/supervised/seed-0/predictions/single \
+        results/synthetic-to-real/data/labeled/classes.csv --portion .2
 
 Each policy runs at full resolution and at float16's; the labels are really made, random draws included. `ties` is the
 share of all selected pixels whose confidence is that of their class's threshold: what a tie decides.
