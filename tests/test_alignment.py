@@ -159,3 +159,10 @@ def test_the_state_goes_on_where_it_was():
     last, resumed = (algorithm.loss(scene(number=3)) for algorithm in (one, other))
     assert all(torch.equal(term, resumed.terms[name]) for name, term in last.terms.items())
     assert torch.equal(one.state["average"], other.state["average"]) and not torch.equal(one.state["average"], WANTED)
+
+
+def test_what_a_class_of_share_0_leaves_is_shared_by_classes_too_improbable_for_a_float():
+    probabilities = torch.tensor([300.0, 0, 1]).softmax(0).view(1, 3, 1, 1)
+    target = torch.tensor([0, 0.25, 0.75])
+    aligned = align(probabilities, target, torch.tensor([0, 0.5, 0.5])).flatten()
+    assert aligned[0] == 0 and aligned.sum().item() == pytest.approx(1) and aligned[2] > aligned[1] > 0

@@ -284,6 +284,13 @@ def test_blobs_of_one_size_lie_elsewhere_in_each_item_and_place():
     assert all((one != other).float().mean() > 0.2 for one, other in pairs), "half of it by chance"
 
 
+@pytest.mark.parametrize("size", [(32, 48), (128, 256)])
+def test_the_largest_sigma_pastes_its_share_too(size):
+    settings = MeanTeacherMixingSettings(mixing={"name": "cowmix", "sigma": (0.5, 0.5)}).mixing
+    masks = cow_mask(torch.zeros(6, *size, dtype=torch.uint8), settings, PLACE)
+    assert masks.sum((1, 2)).tolist() == [size[0] * size[1] // 2] * 6
+
+
 def test_the_smoothest_blobs_have_the_shortest_boundaries():
     labels, steps = torch.zeros(8, 48, 64, dtype=torch.uint8), []
     for sigma in (0.01, 0.03, 0.08, 0.2):

@@ -80,6 +80,7 @@ WRONG = [
     (algorithm(mixing={"name": "classmix", "proportion": 0}), "mix.algorithm.mixing.proportion: should be greater"),
     (algorithm(mixing={"name": "cutmix", "proportion": 1}), "mix.algorithm.mixing.proportion: should be less"),
     (algorithm(mixing={"name": "cowmix", "sigma": [0.2, 0.1]}), "mix.algorithm.mixing.sigma: the range [0.2, 0.1]"),
+    (algorithm(mixing={"name": "cowmix", "sigma": [0.1, 2]}), "mix.algorithm.mixing.sigma[1]: should be less than or"),
     (algorithm(weight="pixelwize"), "mix.algorithm.weight: unknown name 'pixelwize'; did you mean 'pixelwise'?"),
     (algorithm(weight={"name": "constant", "until": 1}), "mix.algorithm.weight.until: unknown key 'until'"),
     (algorithm(across="target"), "mix.algorithm.across: should be 'target_to_target' or 'source_to_target'"),

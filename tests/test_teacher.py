@@ -93,6 +93,7 @@ def test_the_student_gives_its_statistics_and_keeps_its_weights():
 
 def test_a_teacher_with_statistics_of_its_own_runs_them_over_what_it_labels():
     student, teacher = make("own")
+    teacher(IMAGES)
     before = buffers(teacher.model)
     shake(student)
     teacher.update(student, 5)
@@ -146,3 +147,13 @@ def test_it_labels_at_the_precision_of_the_training(tmp_path, monkeypatch, batch
     assert all(tensor.dtype == other[name].dtype for name, tensor in plain.items())
     assert not same(plain, other)
     assert all(torch.allclose(tensor, other[name], atol=0.2, rtol=0.2) for name, tensor in plain.items())
+
+
+@pytest.mark.parametrize("batch_norm", ["student", "own"])
+def test_a_teacher_that_nobody_asks_has_the_students_statistics(tmp_path, batch_norm):
+    """Else it would be saved with those it began with."""
+    told = {"batch_norm": batch_norm, "decay": 0.5}
+    paths = tiny.outputs(tmp_path / "run", tiny.split(tmp_path / "labeled"))
+    train(tiny.stage(steps=5, teacher=told, evaluate="teacher"), paths, tiny.NOW)
+    saved = load_file(paths.model)
+    assert saved["encoder.network.1.running_mean"].any() and saved["encoder.network.1.num_batches_tracked"] == 5

@@ -7,6 +7,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from selftrain.settings.base import NotNegative, Positive, Probability, Settings, by_name, range_problems, refuse
 
 Share = Annotated[float, Field(gt=0, lt=1)]
+Sigma = Annotated[float, Field(gt=0, le=0.5)]
 
 
 class ClassMixSettings(Settings):
@@ -31,7 +32,7 @@ class CowMixSettings(Settings):
     name: Literal["cowmix"] = "cowmix"
     proportion: Share = 0.5
     """Of the image's area that is pasted; the thesis does not say, half is ClassMix's."""
-    sigma: tuple[Positive, Positive] = (0.02, 0.08)
+    sigma: tuple[Sigma, Sigma] = (0.02, 0.08)
     """Range of the smoothing, as a share of the shorter side, drawn evenly on a log scale; the thesis does not say,
     these are blobs from a pole's to a car's size."""
 

@@ -125,7 +125,7 @@ class TrainSettings(Settings):
     optimizer: OptimizerSettings = OptimizerSettings()
     augmentation: AugmentationSettings = AugmentationSettings()
     class_weights: tuple[NotNegative, ...] | None = None
-    """Of the cross-entropy, one per class."""
+    """Of the cross-entropy (and no other loss), one per class."""
     clip_gradient: Positive | None = None
     """Largest norm of the gradient."""
     teacher: TeacherSettings | None = None

@@ -14,9 +14,10 @@ def align(probabilities: Tensor, target: Tensor, average: Tensor) -> Tensor:
         target: (C,), the shares that classes should have; a class of share 0 is never predicted.
         average: (C,), the shares that they had lately.
     """
-    ratio = torch.where(target > 0, target / average.clamp(min=1e-12), 0.0)
-    aligned = probabilities * ratio[:, None, None]
-    return aligned / aligned.sum(1, keepdim=True).clamp(min=1e-12)
+    ratio = target / average.clamp(min=1e-12)
+    # As logarithms, so that classes too improbable for float32 still share what a class of share 0 leaves.
+    odds = probabilities.clamp(min=torch.finfo(torch.float32).tiny).log() + ratio.log()[:, None, None]
+    return odds.softmax(1)
 
 
 def shares_of(probabilities: Tensor, valid: Tensor) -> Tensor:

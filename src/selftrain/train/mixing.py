@@ -122,6 +122,7 @@ def cow_mask(labels: Tensor, settings: CowMixSettings, place: Place) -> Tensor:
         sigma[item] = min(height, width) * np.exp(randomness.generator(*place, item).uniform(low, high))
         of_item = torch.Generator(device).manual_seed(randomness.key(*place, "noise", item))
         noise[item] = torch.randn(height, width, generator=of_item, device=device)
+    noise -= noise.mean((1, 2), keepdim=True)  # which strong smoothing would leave alone, and drown the rest in
     smooth = _smoothed(noise, torch.from_numpy(sigma).to(device)).flatten(1)
     pasted = min(max(1, round(settings.proportion * height * width)), height * width - 1)
     below = smooth.sort(1).values[:, -pasted - 1, None]  # kthvalue has no deterministic form on CUDA

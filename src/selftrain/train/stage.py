@@ -145,7 +145,7 @@ class _Run:
             self.teacher.update(self.segmenter, self.step)
         self.step += 1
         if loss.example and self.step in mixed.shown_steps(self.steps):
-            self.examples[self.step] = {name: picture.cpu() for name, picture in loss.example.items()}
+            self.examples[self.step] = {name: picture.cpu().clone() for name, picture in loss.example.items()}
         terms = {name: term.detach() for name, term in loss.terms.items()}
         return terms | loss.facts | {"learning_rate": torch.tensor(rate)}
 

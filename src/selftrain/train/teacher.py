@@ -16,12 +16,13 @@ class Teacher:
 
     Dropout is off. With `batch_norm: own` it normalizes by the batch it is given, and its running averages, which only
     predicting uses, are of those batches. With `batch_norm: student` it normalizes by the student's running averages:
-    copied at each step and not averaged, since they belong to the activations and are averages already.
+    copied at each step and not averaged, since they belong to the activations and are averages already. So does a
+    teacher that nobody asks anything, which has no averages of its own.
     """
 
     def __init__(self, student: nn.Module, settings: TeacherSettings) -> None:
         self.model = copy.deepcopy(student).requires_grad_(False).eval()
-        self.settings = settings
+        self.settings, self.asked = settings, False
         if settings.batch_norm == "own":
             for module in self.model.modules():
                 module.train(isinstance(module, _BatchNorm))
@@ -29,6 +30,7 @@ class Teacher:
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
         """Logits of images, without a gradient."""
+        self.asked = True
         return self.model(images)
 
     @torch.no_grad()
@@ -36,5 +38,5 @@ class Teacher:
         """Move towards the student after step number `step`, counted from 0."""
         decay = min(1 - 1 / (step + 1), self.settings.decay)
         torch._foreach_lerp_(list(self.model.parameters()), list(student.parameters()), 1 - decay)
-        if self.settings.batch_norm == "student":
+        if self.settings.batch_norm == "student" or not self.asked:
             torch._foreach_copy_(list(self.model.buffers()), list(student.buffers()))
