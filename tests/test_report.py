@@ -353,6 +353,16 @@ def test_the_terminal_shows_rounds_as_columns(tmp_path, capsys):
     assert "\x1b" not in plain.getvalue() and max(map(len, lines)) < 120
 
 
+def test_names_are_whole_in_a_pipe(tmp_path, capsys):
+    settings = write_results(tmp_path)
+    long = "a-name-that-is-longer-than-a-column-of-eighty-characters-would-leave-to-it"
+    rounds = [one.model_copy(update={"experiment": long}) for one in settings.rounds[:3]]
+    write_summary(settings.model_copy(update={"rounds": rounds}), tmp_path / "summary.csv")
+    print_summary(tmp_path / "summary.csv")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split()[1] == long and len(lines) == 2
+
+
 def test_another_table_is_no_summary(tmp_path):
     (tmp_path / "summary.csv").write_text("a,b\n1,2\n")
     with pytest.raises(UserError, match="has columns"):

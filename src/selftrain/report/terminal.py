@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from rich.box import SIMPLE
@@ -22,12 +23,12 @@ def print_summary(path: Path, console: Console | None = None) -> None:
 
     One row per task, experiment and split; several seeds as mean ± standard deviation. Plain text when piped.
     """
-    console = console or Console(highlight=False)
+    console = console or Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
     table = read_summary(path)
     rounds = sorted(table["round"].unique())
     shown = Table(box=SIMPLE if console.is_terminal else None, pad_edge=False)
     for title in ("task", "experiment", "split"):
-        shown.add_column(title)
+        shown.add_column(title, overflow="fold")
     for title in [*[f"round {number}" for number in rounds], "gain", "labeled", "right"]:
         shown.add_column(title, justify="right", no_wrap=True)
     for names, of in table.groupby(["task", "experiment", "split"], sort=False):
@@ -36,4 +37,4 @@ def print_summary(path: Path, console: Console | None = None) -> None:
         gain = Text(over_seeds(last.gain, sign=True), style=TONES[tone_of(last.gain)])
         shares = [over_seeds(last.labeled_share), over_seeds(last.pseudo_label_accuracy)]
         shown.add_row(*map(Text, [*map(str, names), *scores]), gain, *shares)
-    console.print(shown, width=None if console.is_terminal else WIDE)
+    console.print(shown)
