@@ -144,7 +144,11 @@ class MeanTeacherMixing(Algorithm):
         told = self.settings.weight
         if isinstance(told, PixelwiseSettings):
             return told.scale * sure.float()
-        factor = share if isinstance(told, ThresholdProportionalSettings) else rampup(told, step.number, step.steps)
+        factor: Tensor | float = 1.0
+        if isinstance(told, ThresholdProportionalSettings):
+            factor = share
+        elif isinstance(told, SigmoidRampupSettings):
+            factor = rampup(told, step.number, step.steps)
         return torch.ones_like(sure, dtype=torch.float32) * (told.scale * factor)
 
     def _true(self, labeled: Batch, taught: Pixels) -> Pixels:
@@ -159,15 +163,12 @@ class MeanTeacherMixing(Algorithm):
         return Pixels(labeled.images, labeled.labels, weights, one_hot)
 
 
-def rampup(settings: object, number: int, steps: int) -> float:
-    """The factor at step `number` of `steps`: exp(−c (1 − k/k_max)²) up to k_max (Figure 2.9), otherwise 1.
+def rampup(settings: SigmoidRampupSettings, number: int, steps: int) -> float:
+    """The factor at step `number` of `steps`: exp(−c (1 − k/k_max)²) up to k_max (Figure 2.9), then 1.
 
-    >>> from selftrain.settings.mixing import SigmoidRampupSettings
     >>> [round(rampup(SigmoidRampupSettings(until=0.5), k, 100), 4) for k in (0, 25, 50, 99)]
     [0.0067, 0.2865, 1.0, 1.0]
     """
-    if not isinstance(settings, SigmoidRampupSettings):
-        return 1.0
     k_max = settings.until * steps
     return math.exp(-settings.c * max(0.0, 1 - number / k_max) ** 2)
 
