@@ -108,7 +108,8 @@ def _measure(batches: Batches, device: torch.device, told: argparse.Namespace) -
             seen = algorithm.augment(mixed.images, step.number)
         with _timed(timed, "student", device):
             of_labeled, of_mixed = algorithm.ask(student, of_step["labeled"].images, seen)
-            loss = cross_entropy(of_labeled, of_step["labeled"].labels) + algorithm.mixed_term(of_mixed, mixed)
+            loss = cross_entropy(of_labeled.logits, of_step["labeled"].labels)
+            loss = loss + algorithm.mixed_loss(of_mixed.logits, mixed)
         with _timed(timed, "backward", device):
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]

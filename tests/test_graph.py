@@ -20,11 +20,13 @@ from selftrain.models import files
 ROOT = Path(__file__).parents[1]
 DARS_2, MLSL_2 = (f"results/tiny/{name}/seed-0/round-2" for name in ("dars", "mlsl"))
 OFFLINE = {"cbst": 1, "dars": 2, "mlsl": 2, "st": 1}
-ROUNDS = OFFLINE | {"aligned": 1, "classmix": 1}
 MIXING = ("aligned", "classmix")
+ONLINE = (*MIXING, "curriculum")
+ROUNDS = OFFLINE | dict.fromkeys(ONLINE, 1) | {"oracle": 0}
 PREDICTIONS = [
     "pretrained/start/seed-0/predictions/single",
     "pretrained/start/seed-0/predictions/prior-0.02",
+    "pretrained/branched/seed-0/predictions/agreeing-1",
     "dars/seed-0/round-1/predictions/single",
     "mlsl/seed-0/round-1/predictions/sisc-9x16x32",
 ]
@@ -70,6 +72,8 @@ def tiny_config() -> dict:
         "streets": {"domain": domain, "count": count, "seed": seed, "size": [32, 64]}
     }
     rounds = [{"portion": 0.2}, {"portion": 0.5, "beta_min": 0.2, "beta_max": 0.5}]
+    # Trained enough for the branches to agree on something.
+    branches = {"model": {"branches": 2}, "train": {"steps": 16, "optimizer": {"lr": 0.01}}}
     names = "Sky Building Pole Road Pavement Tree SignSymbol Fence Car Pedestrian Bicyclist"
     return {
         "tasks": {
@@ -83,9 +87,9 @@ def tiny_config() -> dict:
         },
         "train": {"steps": 2, "batch_size": 4, "augmentation": {"crop": [32, 64]}},
         "batch_size": 1,
-        "pretrain": {"start": {}},
+        "pretrain": {"start": {}, "branched": branches, "oracle": branches | {"labels": "truth"}},
         "experiments": {
-            "st": {"policy": "st", "rounds": rounds[:1]},
+            "st": {"pretrain": "branched", "policy": "st", "prediction": {"agreement": 1}, "rounds": rounds[:1]},
             "dars": {"policy": {"name": "dars", "resolution": "float16"}, "rounds": rounds},
             "cbst": {
                 "policy": {"name": "cbst", "choice": "normalized"},
@@ -96,6 +100,12 @@ def tiny_config() -> dict:
                 "policy": "cbst",
                 "algorithm": {"name": "weak_labels", "channels": 8, "hidden": 8},
                 "rounds": [rounds[0], {"portion": 0.5, "prediction": {"patches": {"size": [16, 32], "count": 9}}}],
+            },
+            "curriculum": {
+                "pretrain": "branched",
+                "upper_bound": "oracle",
+                "algorithm": "curriculum",
+                "train": {"class_weights": "small_and_frequent"},
             },
             "classmix": {"algorithm": "mean_teacher_mixing"},
             "aligned": {
@@ -136,7 +146,7 @@ def test_every_artifact_is_there(ran):
         f"{DARS_2}/manifest.json",
         f"{MLSL_2}/pseudo_label_scores.csv",
         "results/tiny/cbst/seed-0/round-1/metrics.csv",
-        *(f"results/tiny/{name}/seed-0/round-1/{file}" for name in MIXING for file in ("metrics.csv", "mixed.h5")),
+        *(f"results/tiny/{name}/seed-0/round-1/{file}" for name in ONLINE for file in ("metrics.csv", "examples.h5")),
         *(f"results/tiny/{model}/shard-0-of-1.h5" for model in PREDICTIONS),
         "results/report/index.html",
     ):
@@ -175,9 +185,9 @@ def test_the_summary_has_every_round_and_split(ran):
     assert list(summary.columns) == columns.split()
     told = sorted(zip(summary.experiment, summary["round"], summary.split, strict=True))
     assert told == [(e, r, "val") for e, n in sorted(ROUNDS.items()) for r in range(n + 1)]
-    online = summary[summary.experiment.isin(MIXING)]
+    online = summary[summary.experiment.isin(ONLINE)]
     assert online[["labeled_share", "pseudo_label_accuracy"]].isna().all(axis=None)
-    later = summary[(summary["round"] > 0) & ~summary.experiment.isin(MIXING)]
+    later = summary[(summary["round"] > 0) & ~summary.experiment.isin(ONLINE)]
     assert later.labeled_share.between(0, 1, inclusive="right").all()
     assert later.pseudo_label_accuracy.between(0, 1).all()
     assert (summary[summary["round"] == 0].gain == 0).all()
@@ -198,7 +208,45 @@ def test_online_trainings_stand_beside_the_rounds(ran):
     assert inputs["aligned"]["start"] == artifacts.digest_file(start)
     assert inputs["aligned"]["distribution"] == artifacts.digest_file(truth)
     page = (ran.folder / "results/report/index.html").read_text()
-    assert "aligned (oracle)" in page and "Mixed images" in page
+    assert "aligned (oracle)" in page and "Online examples" in page
+
+
+def test_branches_are_in_the_files_of_their_experiments_alone(ran):
+    """An offline round that learns where branches agree, a curriculum, and the oracle it is compared with."""
+    filtered = ran.folder / "results/tiny/st/seed-0/round-1"
+    labels = PseudoLabels(filtered / "pseudo_labels.h5")
+    assert labels.branches == 2
+    for name in labels.names:
+        assert (labels.label(name)[labels.agreement(name) < 2] == 255).all()
+    table = pd.read_csv(filtered / "pseudo_labels.csv")
+    pixels = table.predicted + table.filtered
+    assert table.predicted.sum() == round((table.agreeing * pixels).sum()) < pixels.sum() == 7 * 32 * 64
+    assert pd.read_csv(filtered / "cut.csv").predicted.tolist() == table.predicted.tolist()
+    other = ran.folder / "results/tiny/dars/seed-0/round-1"
+    assert PseudoLabels(other / "pseudo_labels.h5").branches == 1
+    assert pd.read_csv(other / "pseudo_labels.csv").agreeing.isna().all()
+
+    curriculum = ran.folder / "results/tiny/curriculum/seed-0/round-1"
+    manifest = json.loads((curriculum / "manifest.json").read_text())
+    assert manifest["network"]["branches"] == 2
+    assert set(manifest["inputs"]) == {"labeled", "unlabeled", "statistics"}
+    oracle = json.loads((ran.folder / "results/tiny/pretrained/oracle/seed-0/manifest.json").read_text())
+    truth = ran.folder / "results/tiny/data/truth/images.csv"
+    assert oracle["inputs"]["labeled"] == artifacts.digest_file(truth)
+    page = (ran.folder / "results/report/index.html").read_text()
+    assert "oracle (oracle)" in page and "gains of curriculum on val" in page and "branches agree, %" in page
+
+
+def test_predictions_of_an_online_model_can_be_asked_for_and_shown(ran):
+    shard = "results/tiny/curriculum/seed-0/round-1/predictions/single/shard-0-of-1.h5"
+    done = ran.snakemake("--", shard)
+    assert done.returncode == 0, done.stderr
+    told = [sys.executable, "-m", "selftrain", "show", shard, "-o", "shown.png"]
+    environment = os.environ | {"PYTHONPATH": str(ran.folder / "src")}
+    subprocess.run(told, cwd=ran.folder, env=environment, check=True, timeout=300)
+    assert (ran.folder / "shown.png").stat().st_size > 10_000
+    (ran.folder / shard).unlink()
+    (ran.folder / "shown.png").unlink()
 
 
 def test_a_setting_of_the_mixing_retrains_that_experiment_alone(project):
@@ -206,7 +254,7 @@ def test_a_setting_of_the_mixing_retrains_that_experiment_alone(project):
     config["experiments"]["classmix"]["algorithm"] = {"name": "mean_teacher_mixing", "mixing": "cutmix"}
     project.configure(config)
     planned = project.planned()
-    assert {job.split()[0] for job in planned} == {"train_mixing", "evaluate", "summary", "report"}
+    assert {job.split()[0] for job in planned} == {"train_showing", "evaluate", "summary", "report"}
     assert len(planned) == 4 and sum("classmix" in job for job in planned) == 2
 
 
@@ -252,7 +300,7 @@ def test_how_models_are_evaluated_reruns_their_evaluation_alone(project):
     project.configure(tiny_config() | {"evaluation": {"flip": True}})
     planned = project.planned()
     assert {job.split()[0] for job in planned} == {"evaluate", "summary", "report"}
-    assert len(planned) == 1 + sum(ROUNDS.values()) + 2
+    assert len(planned) == 3 + sum(ROUNDS.values()) + 2
 
 
 def append(project: Project, module: str, text: str) -> None:
@@ -289,6 +337,7 @@ def test_code_that_is_not_used_reruns_nothing(project, module, targets):
     [
         ("train/algorithms/self_training.py", set(OFFLINE)),  # of which weak labels are a kind
         ("train/algorithms/mean_teacher_mixing.py", set(MIXING)),
+        ("train/algorithms/curriculum.py", {"curriculum"}),
         ("train/algorithms/weak_labels.py", {"mlsl"}),
         ("models/heads.py", {"mlsl"}),
     ],
@@ -362,7 +411,9 @@ def test_a_broken_image_is_named_before_training(tmp_path):
     (tmp_path / "own/images/broken.png").write_bytes(b"no image")
     config["tasks"]["tiny"]["unlabeled"] = {"images": "own/images/*.png"}
     config["tasks"]["tiny"]["truth"] = False
-    del config["experiments"]["aligned"]  # with the truth
+    for entry in ("experiments.aligned", "experiments.curriculum", "pretrain.oracle"):  # with the truth
+        section, name = entry.split(".")
+        del config[section][name]
     project = Project(tmp_path, config)
     done = project.snakemake()
     assert done.returncode != 0

@@ -75,12 +75,12 @@ def test_the_classifier_takes_features_of_any_size_and_is_what_the_paper_says(si
 def test_the_head_changes_nothing_of_the_logits():
     network = with_head()
     with torch.inference_mode():
-        logits, said = network(images(50, 67), heads=True)
-        assert torch.equal(network(images(50, 67)), logits)
+        outputs = network(images(50, 67), apart=True)
+        assert torch.equal(network(images(50, 67)), outputs.logits)
         features = network.encoder((images(50, 67) / 255 - network.mean) / network.std)[-1]
-        assert list(said) == ["image_classifier"]
-        torch.testing.assert_close(said["image_classifier"], network.heads["image_classifier"](features))
-        assert Segmenter(MODEL, 3).eval()(images(50, 67), heads=True)[1] == {}
+        assert list(outputs.heads) == ["image_classifier"]
+        torch.testing.assert_close(outputs.heads["image_classifier"], network.heads["image_classifier"](features))
+        assert Segmenter(MODEL, 3).eval()(images(50, 67), apart=True).heads == {}
 
 
 def test_the_head_learns_with_the_decoder_and_is_not_counted():
@@ -118,7 +118,7 @@ def test_a_file_keeps_the_head_and_predicting_has_none(saved):
     loaded, _ = files.load(file)
     assert not loaded.heads and parameters(loaded) == parameters(Segmenter(MODEL, 3))
     with torch.inference_mode():
-        assert torch.equal(loaded(images(64, 64)), network(images(64, 64), heads=True)[0])
+        assert torch.equal(loaded(images(64, 64)), network(images(64, 64), apart=True).logits)
 
 
 def told(caplog, level):
@@ -254,11 +254,11 @@ def test_a_step_goes_down_equation_seven(run, monkeypatch, forwards):
     network.load_state_dict(load_file(start.model))
     labeled, pseudo = (batches[stream] for stream in ("labeled", "pseudo_labeled"))
     if forwards == "joint":
-        logits, said = network(torch.cat([labeled.images, pseudo.images]), heads=True)
-        logits, said = logits.chunk(2), said["image_classifier"].chunk(2)
+        together = network(torch.cat([labeled.images, pseudo.images]), apart=True)
+        logits, said = together.logits.chunk(2), together.heads["image_classifier"].chunk(2)
     else:
-        outputs = [network(batch.images, heads=True) for batch in (labeled, pseudo)]
-        logits, said = [of for of, _ in outputs], [heads["image_classifier"] for _, heads in outputs]
+        outputs = [network(batch.images, apart=True) for batch in (labeled, pseudo)]
+        logits, said = [of.logits for of in outputs], [of.heads["image_classifier"] for of in outputs]
     least = [eta * size for size in MEAN_SIZE]
     expected = {
         "labeled": cross_entropy(logits[0], labeled.labels),

@@ -17,8 +17,8 @@ def files(tmp_path_factory):
 def test_pseudo_labels(files):
     table = inspect(files / "pseudo_labels.h5")
     assert table["class"].tolist() == list(CLASSES)
-    columns = "class pixels share prior threshold_log_odds threshold_probability kept_fraction images changed alarm"
-    assert table.columns.to_list() == columns.split()  # nothing about weak labels, since there are none
+    columns = "class predicted pixels share prior threshold_log_odds threshold_probability kept_fraction images changed"
+    assert table.columns.to_list() == [*columns.split(), "alarm"]  # no weak labels, no agreement: there are none
     assert inspect(files / "pseudo_labels.h5", images=True).image.tolist() == [f"image_{i}" for i in range(6)]
 
 

@@ -53,7 +53,7 @@ def run(folder, items, shards=1, canvas=(40, 60), policy="dars", portion=0.3, se
     predictions = [write_shard(folder / f"p{i}.h5", [items[j] for j in part], canvas) for i, part in enumerate(parts)]
     told = SelectSettings(classes=CLASSES, policy={"name": policy, "resolution": resolution}, portion=portion)
     how = LabelSettings(seed=seed, round=1, select=told)
-    known = pd.DataFrame({"class": CLASSES, "share": PRIOR, "mean_size": MEAN_SIZE})
+    known = pd.DataFrame({"class": CLASSES, "share": PRIOR, "images": 1, "mean_size": MEAN_SIZE})
     known.to_csv(folder / "classes.csv", index=False)
     cut, output = folder / "cut.csv", folder / "pseudo_labels.h5"
     select(told, predictions, folder / "classes.csv", cut)
@@ -156,7 +156,7 @@ def test_the_file_stands_alone(tmp_path):
         assert file["cut"].dtype.names[:2] == ("class", "predicted")
         assert file["classes"]["class"][2].decode() == "Füße"
         about = dict(file.attrs)
-    assert about["format"] == "selftrain-pseudo-labels" and about["version"] == 2
+    assert about["format"] == "selftrain-pseudo-labels" and about["version"] == 3
     assert (about["method"], about["round"], about["portion"], about["seed"]) == ("dars", 1, 0.3, 0)
     assert json.loads(about["classes"]) == list(CLASSES) and about["model"] == "0f" * 8
     assert LabelSettings.model_validate_json(about["settings"]) == how
@@ -176,7 +176,7 @@ def test_reader(tmp_path):
         pd.read_csv(
             tmp_path / "pseudo_labels.csv",
             keep_default_na=False,
-            na_values=dict.fromkeys(("threshold_log_odds", "threshold_probability", "weak_images"), ""),
+            na_values=dict.fromkeys(("agreeing", "threshold_log_odds", "threshold_probability", "weak_images"), ""),
             float_precision="round_trip",
         ),
         check_dtype=False,

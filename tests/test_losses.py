@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from selftrain.data.batches import Batch
+from selftrain.models.segmenter import Outputs
 from selftrain.settings.training import SelfTrainingSettings
 from selftrain.train.algorithms import Given, Step
 from selftrain.train.algorithms.self_training import SelfTraining
@@ -151,8 +152,9 @@ class Linear(nn.Conv2d):
 class Headless(nn.Sequential):
     """Called as a segmenter without heads is."""
 
-    def forward(self, images, *, heads=False):
-        return (super().forward(images), {}) if heads else super().forward(images)
+    def forward(self, images, *, apart=False):
+        logits = super().forward(images)
+        return Outputs((logits,), {}) if apart else logits
 
 
 @pytest.mark.parametrize("valid", [0, 3, 96])

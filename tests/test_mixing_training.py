@@ -15,7 +15,7 @@ from selftrain.data.tables import write_statistics
 from selftrain.errors import UserError
 from selftrain.models import files
 from selftrain.settings.config import MachineSettings
-from selftrain.train import mixed, stage
+from selftrain.train import examples, inputs, stage
 from selftrain.train.losses import at_size
 from selftrain.train.stage import train
 
@@ -41,7 +41,7 @@ def run(tmp_path, splits):
     """Trains in a folder of its own below `tmp_path` and returns its files."""
 
     def train_in(name, settings, machine=tiny.NOW, **inputs):
-        given = splits | {"mixed": tmp_path / name / "mixed.h5"} | inputs
+        given = splits | {"examples": tmp_path / name / "examples.h5"} | inputs
         paths = tiny.outputs(tmp_path / name, **given)
         train(settings, paths, machine)
         return paths
@@ -121,13 +121,13 @@ def test_what_the_algorithm_is_given(tmp_path, splits):
     """Draws of its own per seed, and shares that add up to one: from the labeled split, or as told."""
     paths, cpu = tiny.outputs(tmp_path, **splits), torch.device("cpu")
     counts = pd.read_csv(splits["distribution"]).pixels
-    of_labels = stage._given(told(seed=3, alignment={}), paths, None, cpu)
+    of_labels = inputs.given(told(seed=3, alignment={}), paths, None, cpu)
     assert of_labels.place == (3, 0)
     assert of_labels.distribution.tolist() == pytest.approx((counts / counts.sum()).to_list())
     numbers = tiny.outputs(tmp_path, **splits | {"distribution": None})
-    given = stage._given(told(alignment={"target": (1, 0, 3)}), numbers, None, cpu)
-    assert given.distribution.tolist() == [0.25, 0, 0.75] and stage._given(told(), numbers, None, cpu).place == (0, 0)
-    assert stage._given(told(), numbers, None, cpu).distribution is None
+    given = inputs.given(told(alignment={"target": (1, 0, 3)}), numbers, None, cpu)
+    assert given.distribution.tolist() == [0.25, 0, 0.75] and inputs.given(told(), numbers, None, cpu).place == (0, 0)
+    assert inputs.given(told(), numbers, None, cpu).distribution is None
 
 
 def test_without_a_teacher_or_unlabeled_images_it_says_so(run, tmp_path):
@@ -177,7 +177,7 @@ def test_splits_of_two_sizes_need_a_crop_only_where_they_meet(run, smaller, acro
     assert run("crop", told(2, **options), unlabeled=smaller).model.exists()
     if forwards == "separate" and (across == "target_to_target" or mixing == "none"):
         paths = run("whole", told(2, WHOLE, **options), unlabeled=smaller)
-        assert {one["mixed"].shape for one in mixed.read(paths.mixed).values()} == {(24, 40, 3)}
+        assert {one["mixed"].shape for one in examples.read(paths.examples).values()} == {(24, 40, 3)}
     else:
         with pytest.raises(UserError, match=r"2 sizes \(24×40, 32×48, \.\.\.\).* set train\.augmentation\.crop, or a"):
             run("whole", told(2, WHOLE, **options), unlabeled=smaller)
@@ -215,7 +215,7 @@ def inputs_of(options):
 def results(paths):
     """All that a training leaves, but for how long it took."""
     table = pd.read_csv(paths.table).drop(columns="images_per_second")
-    return paths.model.read_bytes(), paths.mixed.read_bytes(), table.to_csv()
+    return paths.model.read_bytes(), paths.examples.read_bytes(), table.to_csv()
 
 
 @runs
@@ -251,15 +251,15 @@ def test_killed_at_random_steps_it_ends_the_same(run, kill, monkeypatch, tmp_pat
     assert results(killed) == results(whole) and list(whole.resume.iterdir()) == []
 
 
-# mixed.h5
+# examples.h5
 
 
 @pytest.mark.parametrize("across", ["target_to_target", "source_to_target"])
 @pytest.mark.parametrize("mixing", ["classmix", "cutmix", "cowmix", "none"])
 def test_mixed_images_are_kept_of_four_steps(run, across, mixing):
     paths = run("mixed", told(10, across=across, mixing=mixing, strong=STILL, augmentation={"scale": (0.5, 1.5)}))
-    kept = mixed.read(paths.mixed)
-    assert list(kept) == [2, 5, 8, 10] == sorted(mixed.shown_steps(10))
+    kept = examples.read(paths.examples)
+    assert list(kept) == [2, 5, 8, 10] == sorted(examples.shown_steps(np.ones(10, bool)))
     for one in kept.values():
         assert set(one) == {"pasted", "below", "mask", "mixed", "label"}
         assert all(one[name].shape == (24, 24, 3) for name in ("pasted", "below", "mixed"))
@@ -276,15 +276,15 @@ def test_mixed_images_are_kept_of_four_steps(run, across, mixing):
 @pytest.mark.parametrize(("steps", "kept"), [(0, []), (1, [1]), (2, [1, 2]), (3, [1, 2, 3])])
 def test_short_trainings_keep_what_there_is(run, steps, kept):
     paths = run("short", told(steps))
-    assert list(mixed.read(paths.mixed)) == kept
+    assert list(examples.read(paths.examples)) == kept
 
 
 def test_strong_augmentation_is_in_what_is_kept(run):
     strong = {"blur_probability": 1, "jitter_probability": 1}
-    one = mixed.read(run("strong", told(1, strong=strong)).mixed)[1]
+    one = examples.read(run("strong", told(1, strong=strong)).examples)[1]
     assert not np.array_equal(one["mixed"], np.where(one["mask"][..., None], one["pasted"], one["below"]))
 
 
 def test_other_algorithms_and_unasked_trainings_keep_nothing(run, tmp_path):
-    assert not (run("plain", told(2), mixed=None).model.parent / "mixed.h5").exists()
-    assert mixed.read(run("supervised", tiny.stage(steps=2)).mixed) == {}
+    assert not (run("plain", told(2), examples=None).model.parent / "examples.h5").exists()
+    assert examples.read(run("supervised", tiny.stage(steps=2)).examples) == {}

@@ -7,7 +7,7 @@ from test_settings import good, told_lines
 
 from selftrain.flow import Flow
 from selftrain.settings.base import deep_merge
-from selftrain.settings.config import parse
+from selftrain.settings.config_file import parse
 
 MIX = {"algorithm": "mean_teacher_mixing"}
 ACROSS = {"name": "mean_teacher_mixing", "across": "source_to_target"}

@@ -12,7 +12,8 @@ from test_settings import good, told_lines
 
 from selftrain.flow import Flow, Model
 from selftrain.graph import Graph
-from selftrain.settings.config import Config, parse
+from selftrain.settings.config import Config
+from selftrain.settings.config_file import parse
 from selftrain.settings.prediction import InferenceSettings, PatchSettings, PredictionSettings, SpatialPriorSettings
 
 SCHEMA = jsonschema.Draft202012Validator(Config.model_json_schema())

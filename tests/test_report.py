@@ -29,7 +29,7 @@ from selftrain.report.summary import summarize, write_summary
 from selftrain.report.tables import DASH, alarms, class_table, summary_table, weak_label_table
 from selftrain.report.terminal import print_summary
 from selftrain.settings.report import ReportSettings, RoundReport, TaskReport
-from selftrain.train import mixed
+from selftrain.train import examples
 
 CLASSES = ("sky", "<b>road</b>", "$x_1$", "NA")
 ROUNDS = {"st": 2, "NA": 1}
@@ -64,6 +64,9 @@ def write_pseudo_labels(folder: Path, round_: int, truth: bool, weak: bool) -> N
     table = pd.DataFrame(
         {
             "class": CLASSES,
+            "predicted": 2 * pixels,
+            "filtered": 0,
+            "agreeing": np.nan,
             "pixels": pixels,
             "share": pixels / 100,
             "prior": [0.5, 0.25, 0.15, 0.1],
@@ -242,7 +245,7 @@ def test_what_does_not_exist_is_a_dash(tmp_path):
     cells = {names[0]: [cell.text for cell in row] for names, row in table.rows}
     assert cells["st"] == ["40.0", "50.0", "45.0", "+5.0", "50.0", "50.0"]
     assert cells["NA"] == ["40.0", "52.0", DASH, "+12.0", "50.0", DASH]
-    classes = class_table(results.iou, settings.tasks[0], "val")
+    classes = class_table(results, settings.tasks[0], "val")
     assert {row[3].text for _, row in classes.rows} == {DASH}
     assert [names for names, _ in classes.rows] == [("base", "0"), ("st", "2"), ("NA", "1")]
 
@@ -253,7 +256,7 @@ def test_seeds_become_mean_and_deviation(tmp_path):
     results = read_results(settings, tmp_path / "summary.csv")
     row = summary_table(results.summary).rows[0][1]
     assert [cell.text for cell in row[:4]] == ["45.0 ± 7.1", "55.0 ± 7.1", "50.0 ± 7.1", "+5.0 ± 0.0"]
-    cell = class_table(results.iou, settings.tasks[0], "val").rows[1][1][0]
+    cell = class_table(results, settings.tasks[0], "val").rows[1][1][0]
     assert (cell.text, cell.notes, cell.heat, cell.tone) == ("50.0 ± 7.1", ("+5.0 ± 0.0",), 0.5, "up")
     write_report(settings, tmp_path / "summary.csv", tmp_path / "index.html")
 
@@ -281,7 +284,7 @@ def test_an_online_oracle_shows_how_it_mixed(tmp_path):
     pictures = {name: torch.full((3, 6, 8), value, dtype=torch.uint8) for name, value in PHOTOS.items()}
     label = torch.tensor([[0, 1, 2, 255, 2, 0, 0, 0]] * 6, dtype=torch.uint8)
     example = pictures | {"mask": (label == 1).to(torch.uint8), "label": label}
-    mixed.write(place / "mixed.h5", {5: example, 10: example}, CLASSES)
+    examples.write(place / "examples.h5", {5: example, 10: example}, CLASSES)
     rounds = (round_report("mix", 0, 0, start), round_report("mix", 0, 1, place, oracle=True))
     settings = settings.model_copy(update={"rounds": settings.rounds + rounds})
 
@@ -304,7 +307,7 @@ def test_an_online_oracle_shows_how_it_mixed(tmp_path):
     assert (decoded(views["taught"].overlay, "RGBA")[..., 3] > 0).all()
     write_report(settings, tmp_path / "summary.csv", tmp_path / "index.html")
     page = (tmp_path / "index.html").read_text()
-    assert "Mixed images" in page and "mix (oracle)" in page and "share above threshold" in page
+    assert "Online examples" in page and "mix (oracle)" in page and "share above threshold" in page
 
 
 PHOTOS = {"pasted": 10, "below": 90, "mixed": 200}
@@ -346,10 +349,11 @@ def test_the_terminal_shows_rounds_as_columns(tmp_path, capsys):
     print_summary(tmp_path / "summary.csv", Console(file=(plain := io.StringIO())))
     lines = plain.getvalue().splitlines()
     assert re.split(r"  +", lines[0].strip()) == [
-        *("task", "experiment", "split", "round 0", "round 1", "round 2", "gain", "labeled", "right")
+        *("task", "experiment", "split", "round 0", "round 1", "round 2"),
+        *("gain", "acc.", "labeled", "right"),
     ]
-    assert lines[1].split() == ["tiny", "st", "val", "40.0", "50.0", "45.0", "+5.0", "50.0", "75.0"]
-    assert lines[2].split() == ["tiny", "NA", "val", "40.0", "52.0", DASH, "+12.0", "50.0", "75.0"]
+    assert lines[1].split() == ["tiny", "st", "val", "40.0", "50.0", "45.0", "+5.0", "55.0", "50.0", "75.0"]
+    assert lines[2].split() == ["tiny", "NA", "val", "40.0", "52.0", DASH, "+12.0", "62.0", "50.0", "75.0"]
     assert "\x1b" not in plain.getvalue() and max(map(len, lines)) < 120
 
 

@@ -11,7 +11,8 @@ import yaml
 
 from selftrain.errors import UserError
 from selftrain.settings.base import deep_merge
-from selftrain.settings.config import Config, load, parse
+from selftrain.settings.config import Config
+from selftrain.settings.config_file import load, parse
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -277,9 +278,9 @@ def test_empty_sections_are_as_if_absent() -> None:
     assert parse(good(("pretrain", {"base": None}))).pretrain["base"].train.steps == 1000
 
 
-def test_the_pretraining_must_be_named_where_there_are_two() -> None:
-    lines = told_lines(("pretrain.other", {}))
-    assert lines == [f"experiments.{name}.pretrain: is missing; valid: base, other" for name in ("dars", "st")]
+def test_an_experiment_starts_from_the_first_pretraining_unless_it_names_another() -> None:
+    config = parse(good(("pretrain.other", {}), ("experiments.st.pretrain", "other")))
+    assert [config.experiments[name].pretrain for name in ("dars", "st")] == ["base", "other"]
 
 
 def test_another_choice_inherits_nothing_from_the_default_choice() -> None:

@@ -60,7 +60,7 @@ def labeled(folder, items, eta, shards=1, mean_size=MEAN_SIZE, selecting=HALF):
     labels = [folder / f"l{i}.h5" for i in range(shards)]
     told = SelectSettings(classes=CLASSES, **selecting)
     how = LabelSettings(seed=0, round=1, select=told, eta=eta)
-    table = pd.DataFrame({"class": CLASSES, "share": 0.25, "mean_size": mean_size})
+    table = pd.DataFrame({"class": CLASSES, "share": 0.25, "images": 1, "mean_size": mean_size})
     artifacts.write_csv(folder / "classes.csv", table)
     cut, output = folder / "cut.csv", folder / "pseudo_labels.h5"
     select(told, predictions, folder / "classes.csv", cut)

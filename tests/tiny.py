@@ -19,7 +19,7 @@ from selftrain.settings.config import MachineSettings
 from selftrain.settings.data import ListSettings, ReadSettings
 from selftrain.settings.model import ModelSettings
 from selftrain.settings.training import TrainStageSettings
-from selftrain.train.stage import TrainFiles
+from selftrain.train.inputs import TrainFiles
 
 torch.set_num_threads(1)
 

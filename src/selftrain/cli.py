@@ -80,6 +80,7 @@ def predict(
     patch: Annotated[tuple[int, int] | None, typer.Option(help="Average over random patches of this size.")] = None,
     patches: Annotated[int, typer.Option(help="How many of them.")] = 50,
     confidence: Annotated[bool, typer.Option(help="Write confidence beside each mask.")] = False,
+    agreement: Annotated[bool, typer.Option(help="Write the agreement of branches beside each mask.")] = False,
 ) -> None:
     """Predict masks, palette PNGs of class indices, for a folder of images."""
     from selftrain.predict.folder import predict_folder
@@ -87,7 +88,7 @@ def predict(
 
     of_patches = None if patch is None else PatchSettings(size=patch, count=patches)
     settings = InferenceSettings(flip=flip, scales=tuple(scale or (1.0,)), patches=of_patches)
-    predict_folder(model, images, output, settings, size=size, confidence=confidence)
+    predict_folder(model, images, output, settings, size=size, confidence=confidence, agreement=agreement)
 
 
 class ManyPortions(TyperCommand):
@@ -116,6 +117,19 @@ def inspect(
 
     table = look(file, images=images, portions=portion or [])
     typer.echo(table.to_csv(index=False) if csv else table.to_string(index=False), nl=not csv)
+
+
+@app.command()
+def show(
+    file: Annotated[Path, typer.Argument(help="pseudo_labels.h5, a shard of predictions, or a model.safetensors.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The picture.")],
+    image: Annotated[str | None, typer.Option(help="Its name in the file (or the first); of a model, a file.")] = None,
+    table: Annotated[Path | None, typer.Option(help="The images.csv that says where the photos are.")] = None,
+) -> None:
+    """Draw an image, its classes, their confidence and the agreement of branches side by side."""
+    from selftrain.show import show as draw
+
+    draw(file, output, image=image, table=table)
 
 
 @app.command()
@@ -187,7 +201,7 @@ def train_stage(
     model: Annotated[Path, typer.Option()],
     table: Annotated[Path, typer.Option()],
     manifest: Annotated[Path, typer.Option()],
-    mixed: Annotated[Path | None, typer.Option()] = None,
+    examples: Annotated[Path | None, typer.Option()] = None,
     code: str = "",
 ) -> None:
     """Train a model."""
@@ -195,7 +209,7 @@ def train_stage(
     from selftrain.settings.training import TrainStageSettings
     from selftrain.train.stage import TrainFiles, train
 
-    files = TrainFiles(model=model, table=table, manifest=manifest, mixed=mixed, resume=resume, **_named(input))
+    files = TrainFiles(model=model, table=table, manifest=manifest, examples=examples, resume=resume, **_named(input))
     train(_settings(TrainStageSettings, settings), files, _settings(MachineSettings, machine), code)
 
 

@@ -12,11 +12,12 @@ from pathlib import Path
 
 from selftrain.errors import UserError
 from selftrain.settings.base import nearest
-from selftrain.settings.config import Config, ExperimentSettings, RoundSettings
+from selftrain.settings.config import Config
 from selftrain.settings.data import ListSettings, SplitSettings
-from selftrain.settings.mixing import MeanTeacherMixingSettings
+from selftrain.settings.experiments import ExperimentSettings, PretrainSettings, RoundSettings
 from selftrain.settings.prediction import PredictionSettings
 from selftrain.settings.selection import CbstSettings
+from selftrain.settings.training import ClassWeightRuleSettings, LearnsFromUnlabeled, TrainSettings
 
 
 @dataclass(frozen=True)
@@ -54,9 +55,27 @@ class Flow:
 
     @cached_property
     def pretrained(self) -> list[Model]:
-        """All pretrainings."""
+        """All pretrainings; where `only` names what runs, those that it needs."""
         config = self.config
-        return [Model(t, name, seed, 0) for t in config.tasks for name in config.pretrain for seed in config.seeds]
+        found = [
+            Model(task, name, seed, 0)
+            for task in config.tasks
+            for name, pretrain in config.pretrain.items()
+            if pretrain.tasks is None or task in pretrain.tasks
+            for seed in config.seeds
+        ]
+        return found if config.only is None else [model for model in found if model in self._needed]
+
+    @cached_property
+    def _needed(self) -> set[Model]:
+        """The pretrainings that experiments start from or are compared with."""
+        named = [(model, self.experiment(model)) for model in self.rounds]
+        return {
+            Model(model.task, name, model.seed, 0)
+            for model, experiment in named
+            for name in (experiment.pretrain, experiment.upper_bound)
+            if name is not None
+        }
 
     @cached_property
     def rounds(self) -> list[Model]:
@@ -77,6 +96,10 @@ class Flow:
             raise UserError(nearest(model.name, list(self.config.experiments), "experiment"))
         return self.config.experiments[model.name]
 
+    def pretraining(self, model: Model) -> PretrainSettings:
+        """The pretraining that a model is, or whose network it has."""
+        return self.config.pretrain[self.experiment(model).pretrain if model.round else model.name]
+
     def round(self, model: Model) -> RoundSettings:
         """The settings of an offline round."""
         rounds = self.experiment(model).rounds
@@ -89,10 +112,10 @@ class Flow:
         return model.round > 0 and self.experiment(model).rounds is not None
 
     @cached_property
-    def mixing(self) -> list[str]:
-        """The experiments that mix images, and keep some to show."""
+    def showing(self) -> list[str]:
+        """The online experiments that learn from unlabeled images, and keep some to show."""
         experiments = self.config.experiments.items()
-        return [name for name, one in experiments if isinstance(one.algorithm, MeanTeacherMixingSettings)]
+        return [name for name, one in experiments if isinstance(one.algorithm, LearnsFromUnlabeled)]
 
     def prediction(self, mode: str) -> PredictionSettings:
         """The settings that a folder of predictions is named by."""
@@ -102,8 +125,8 @@ class Flow:
 
     @cached_property
     def _predictions(self) -> dict[str, PredictionSettings]:
-        offline = [self.round(model) for model in self.rounds if self.is_offline(model)]
-        return {one.prediction.mode: one.prediction for one in offline}
+        offline = [self.round(model).prediction for model in self.rounds if self.is_offline(model)]
+        return {one.mode: one for one in (self.config.prediction, *offline)}
 
     def before(self, model: Model) -> Model:
         """The model that a round starts from; of an online experiment, the one that its gain is counted from."""
@@ -159,12 +182,15 @@ class Flow:
 
     def train_files(self, model: Model) -> dict[str, str]:
         """What a training reads, by the name that the train stage gives it."""
-        files = {"labeled": self.task_path(model.task, "data", "labeled", "images.csv")} | self._start_files(model)
+        learned = self.learned_split(model)
+        files = {"labeled": self.task_path(model.task, "data", learned, "images.csv")} | self._start_files(model)
+        if isinstance(self.train_settings(model).class_weights, ClassWeightRuleSettings):
+            files["statistics"] = self.task_path(model.task, "data", learned, "classes.csv")
         if model.round == 0:
             return files
         algorithm = self.experiment(model).algorithm
         alignment = getattr(algorithm, "alignment", None)
-        if self.is_offline(model) or isinstance(algorithm, MeanTeacherMixingSettings):
+        if self.is_offline(model) or isinstance(algorithm, LearnsFromUnlabeled):
             files["unlabeled"] = self.task_path(model.task, "data", "unlabeled", "images.csv")
         if self.is_offline(model):
             files["pseudo_labels"] = self.model_path(model, "pseudo_labels.h5")
@@ -172,12 +198,22 @@ class Flow:
             files["distribution"] = self.task_path(model.task, "data", alignment.target, "classes.csv")
         return files
 
+    def learned_split(self, model: Model) -> str:
+        """The split whose labels a training learns: the labeled one, or of an oracle the hidden truth."""
+        return self.config.pretrain[model.name].labels if model.round == 0 else "labeled"
+
+    def train_settings(self, model: Model) -> TrainSettings:
+        """How a model is trained, as the config says it."""
+        if model.round == 0:
+            return self.config.pretrain[model.name].train
+        return self.round(model).train if self.is_offline(model) else self.experiment(model).train
+
     def _start_files(self, model: Model) -> dict[str, str]:
         """The weights that a training starts from: of a model, or of a pretraining's encoder."""
         experiment = self.experiment(model) if model.round else None
         if experiment is not None and (self.is_offline(model) or experiment.start == "pretrained"):
             return {"start": self.model_path(self.before(model), "model.safetensors")}
-        pretrain = self.config.pretrain[model.name if experiment is None else experiment.pretrain]
+        pretrain = self.pretraining(model)
         weights = pretrain.model.weights if pretrain.model.weights != "hub" else None
         given = {"start": pretrain.start, "weights": weights}
         return {name: file for name, file in given.items() if file is not None}
@@ -205,7 +241,7 @@ class Flow:
         files = []
         for _, model in self.told_models():
             tables = ["metrics.csv", "confusion.csv", "train.csv", "manifest.json"]
-            tables += ["mixed.h5"] if model.round and model.name in self.mixing else []
+            tables += ["examples.h5"] if model.round and model.name in self.showing else []
             if self.is_offline(model):
                 tables += ["cut.csv", "pseudo_labels.csv", "pseudo_labels.h5"]
                 tables += ["pseudo_label_scores.csv"] if self.config.tasks[model.task].truth else []
@@ -223,7 +259,8 @@ class Flow:
         from selftrain.data.listing import list_split
 
         problems = []
-        for name, pretrain in self.config.pretrain.items():
+        for name in dict.fromkeys(model.name for model in self.pretrained):
+            pretrain = self.config.pretrain[name]
             for key, file in (("start", pretrain.start), ("model.weights", pretrain.model.weights)):
                 if file not in (None, "hub") and not Path(file).is_file():
                     problems.append(f"pretrain.{name}.{key}: {file}: no such file")

@@ -15,7 +15,7 @@ from typing import Any
 from selftrain import artifacts, registry
 from selftrain.code_digest import SOURCE, CodeDigests
 from selftrain.flow import Flow, Model
-from selftrain.settings import config as config_file
+from selftrain.settings import config_file
 from selftrain.settings.base import Settings
 from selftrain.settings.data import CheckedSplit, CheckSettings, ReadSettings
 from selftrain.settings.prediction import EvaluateStageSettings, PredictStageSettings, ScoreSettings
@@ -60,22 +60,13 @@ class Graph(Flow):
 
     def train(self, model: Model) -> TrainStageSettings:
         """One training."""
-        algorithm: Any
-        if model.round == 0:
-            pretrain = self.config.pretrain[model.name]
-            train, algorithm = pretrain.train, SupervisedSettings()
-        else:
-            experiment = self.experiment(model)
-            train = self._round_train(model) if self.is_offline(model) else experiment.train
-            algorithm = experiment.algorithm
-            pretrain = self.config.pretrain[experiment.pretrain]
         return TrainStageSettings(
-            model=pretrain.model,
-            train=train,
-            algorithm=algorithm,
+            model=self.pretraining(model).model,
+            train=self._round_train(model) if self.is_offline(model) else self.train_settings(model),
+            algorithm=self.experiment(model).algorithm if model.round else SupervisedSettings(),
             seed=model.seed,
             round=model.round,
-            labeled=self.read(model.task, "labeled"),
+            labeled=self.read(model.task, self.learned_split(model)),
             unlabeled=self.read(model.task, "unlabeled"),
             colors=self.config.tasks[model.task].colors,
         )
@@ -145,11 +136,21 @@ class Graph(Flow):
                 round=model.round,
                 folder=self.model_path(model),
                 offline=self.is_offline(model),
-                oracle=model.round > 0 and self.experiment(model).oracle,
+                oracle=self.is_oracle(model),
+                upper_bound=self.upper_bound(model),
             )
             for name, model in self.told_models()
         ]
         return ReportSettings(tasks=tuple(self._task_report(task) for task in self.config.tasks), rounds=tuple(rounds))
+
+    def is_oracle(self, model: Model) -> bool:
+        """Whether it may have learned from hidden truth."""
+        return self.pretraining(model).labels == "truth" or (model.round > 0 and self.experiment(model).oracle)
+
+    def upper_bound(self, model: Model) -> str | None:
+        """The folder of the model of the target's labels that an experiment is compared with."""
+        name = self.experiment(model).upper_bound if model.round else None
+        return None if name is None else self.model_path(Model(model.task, name, model.seed, 0))
 
     def _task_report(self, task: str) -> TaskReport:
         settings = self.config.tasks[task]

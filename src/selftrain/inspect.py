@@ -15,7 +15,7 @@ from selftrain.label import pseudo_labels
 from selftrain.label.merge import CLASS_COLUMNS
 from selftrain.label.pseudo_labels import PseudoLabels
 from selftrain.predict import store
-from selftrain.predict.store import Predictions
+from selftrain.predict.store import Predictions, agreeing
 from selftrain.select.cut import COLUMNS, Counts, at_or_above
 from selftrain.select.policies import decide, has_fixed_threshold
 from selftrain.settings.selection import LabelSettings
@@ -52,7 +52,9 @@ def inspect(path: Path | str, *, images: bool = False, portions: Sequence[float]
 
 SCORES = ["accuracy", "weak_precision", "weak_recall"]
 # A class may be called "NA"; only these can be absent.
-_ABSENT = {column: [""] for column in ("threshold_log_odds", "threshold_probability", "weak_images", *SCORES)}
+_ABSENT = {
+    column: [""] for column in ("agreeing", "threshold_log_odds", "threshold_probability", "weak_images", *SCORES)
+}
 
 
 def _kind(path: Path) -> str:
@@ -84,7 +86,8 @@ def _first_line(path: Path) -> str:
 
 def _with_scores(labels: PseudoLabels) -> pd.DataFrame:
     """The classes of pseudo-labels; with what is known of them from hidden truth, where it was scored beside them."""
-    table = labels.classes.drop(columns="weak_images") if labels.weak_labels is None else labels.classes
+    unknown = ["weak_images"] * (labels.weak_labels is None) + ["filtered", "agreeing"] * (labels.branches == 1)
+    table = labels.classes.drop(columns=unknown)
     scores = labels.path.with_name("pseudo_label_scores.csv")
     if not scores.is_file():
         return table
@@ -94,12 +97,14 @@ def _with_scores(labels: PseudoLabels) -> pd.DataFrame:
 
 
 def _predictions(path: Path, images: bool) -> pd.DataFrame:
-    """Per class the predicted pixels and the median confidence; or the images and their sizes."""
+    """Per class the predicted pixels (without filtered ones), the median confidence and, of a network with branches,
+    the share of pixels on which they agree (as many as a filter asks for, else all); or the images and their sizes."""
     with Predictions(path) as shard:
         if images:
             sizes = {"height": shard.shapes[:, 0], "width": shard.shapes[:, 1]}
             return pd.DataFrame({"image": shard.images, **sizes})
         histograms, classes = shard.histogram(), shard.classes
+        agree = {"agreeing": agreeing(shard.votes(), shard.least_agreement)} if shard.branches > 1 else {}
     predicted = histograms.sum(1)
     reaching = at_or_above(histograms) >= np.maximum(1, predicted[:, None] / 2)
     median = reaching.sum(1) - 1
@@ -111,6 +116,7 @@ def _predictions(path: Path, images: bool) -> pd.DataFrame:
             "median_log_odds": np.where(predicted, log_odds_of(median), np.nan),
             "median_probability": np.where(predicted, probability_of(median), np.nan),
         }
+        | agree
     )
 
 

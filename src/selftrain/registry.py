@@ -17,12 +17,14 @@ from selftrain.errors import UserError
 DECODERS = {
     "light": "selftrain.models.decoders.light:Light",
     "aspp": "selftrain.models.decoders.aspp:Aspp",
+    "pyramid_pooling": "selftrain.models.decoders.pyramid_pooling:PyramidPooling",
 }
 ALGORITHMS = {
     "supervised": "selftrain.train.algorithms.supervised:Supervised",
     "self_training": "selftrain.train.algorithms.self_training:SelfTraining",
     "weak_labels": "selftrain.train.algorithms.weak_labels:WeakLabels",
     "mean_teacher_mixing": "selftrain.train.algorithms.mean_teacher_mixing:MeanTeacherMixing",
+    "curriculum": "selftrain.train.algorithms.curriculum:Curriculum",
 }
 POLICIES = {
     "st": "selftrain.select.st:select",

@@ -33,8 +33,8 @@ rule train:
         " --resume {params.resume} {params.inputs:q} {params.outputs:q}"
 
 
-# The same, for what keeps some of the images it mixed.
-use rule train as train_mixing with:
+# The same, for what learns from unlabeled images step by step, and keeps some examples.
+use rule train as train_showing with:
     output:
         model=f"{RESULTS}/{{task}}/{{model}}/model.safetensors",
         table=report(
@@ -45,9 +45,9 @@ use rule train as train_mixing with:
             labels={"model": "{model}"},
         ),
         manifest=f"{RESULTS}/{{task}}/{{model}}/manifest.json",
-        mixed=f"{RESULTS}/{{task}}/{{model}}/mixed.h5",
+        examples=f"{RESULTS}/{{task}}/{{model}}/examples.h5",
     wildcard_constraints:
-        model=rf"(?:{'|'.join(graph.mixing) or '(?!)'})/seed-\d+/round-[1-9]\d*",
+        model=rf"(?:{'|'.join(graph.showing) or '(?!)'})/seed-\d+/round-[1-9]\d*",
 
 
-ruleorder: train_mixing > train
+ruleorder: train_showing > train

@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -22,6 +23,9 @@ from selftrain.settings.training import AugmentationSettings
 
 LabelReader = Callable[[int], np.ndarray]
 """From an image's position in its table to its label, uint8 (H, W) with 255 for ignore, at the working size."""
+
+Turns = dict[str, npt.NDArray[np.bool_]]
+"""Per stream at which steps it gives its images, (steps,) each."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,7 @@ class Batches(Dataset["dict[str, Batch] | UserError"]):
         augmentation: what is drawn for every image.
         mean: of the inputs from 0 to 1, the color of padding.
         place: what all draws depend on beside step and item, for example (seed, round).
+        turns: per stream, at which steps it gives its images, (steps,) each; none: at every step.
         one_size: whether the streams' images must fit together, not each stream's alone.
 
     Raises:
@@ -106,10 +111,14 @@ class Batches(Dataset["dict[str, Batch] | UserError"]):
         augmentation: AugmentationSettings,
         mean: tuple[float, float, float],
         place: tuple[int, ...],
+        turns: Turns | None = None,
         *,
         one_size: bool = True,
     ) -> None:
         self.streams, self.sizes, self.augmentation, self.place = streams, sizes, augmentation, place
+        self.turns = turns
+        # How many batches of a stream were drawn before each step.
+        self.before = {name: np.cumsum(turn) - turn for name, turn in turns.items()} if turns else {}
         self.fill = fill_color(mean)
         each = [stream.shapes for stream in streams.values()]
         for shapes in [] if augmentation.crop else [set().union(*each)] if one_size else each:
@@ -122,13 +131,17 @@ class Batches(Dataset["dict[str, Batch] | UserError"]):
 
     def __getitem__(self, step: int) -> dict[str, Batch] | UserError:
         try:
-            return {name: self._batch(name, step) for name in self.streams}
+            return {name: self._batch(name, step) for name in self.streams if self._has_turn(name, step)}
         except UserError as error:
             return error
 
+    def _has_turn(self, name: str, step: int) -> bool:
+        return self.turns is None or bool(self.turns[name][step])
+
     def _batch(self, name: str, step: int) -> Batch:
         stream, size = self.streams[name], self.sizes[name]
-        positions = [self._position(name, step * size + item) for item in range(size)]
+        drawn = (int(self.before[name][step]) if self.before else step) * size
+        positions = [self._position(name, drawn + item) for item in range(size)]
         pairs = [self._augmented(stream, name, step, item, at) for item, at in enumerate(positions)]
         names = tuple(stream.names[at] for at in positions)
         return Batch(torch.stack([image for image, _ in pairs]), torch.stack([label for _, label in pairs]), names)

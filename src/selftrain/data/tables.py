@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ from PIL import Image
 from selftrain import artifacts, hdf5
 from selftrain.data.listing import list_split
 from selftrain.data.reading import image_size, read_label
+from selftrain.errors import UserError
 from selftrain.settings.data import IGNORE, ListSettings, ReadSettings
 
 MAP = (64, 128)
@@ -67,6 +69,23 @@ def write_statistics(settings: ReadSettings, images: Path, classes_csv: Path, st
         file["counts"] = counts
         shares = (frequency / max(1, len(table))).astype(np.float32)
         file.create_dataset("frequency", data=shares, compression="gzip")
+
+
+def read_classes(classes_csv: Path | str, classes: Sequence[str]) -> pd.DataFrame:
+    """The classes.csv that `write_statistics` wrote, one row per class.
+
+    Raises:
+        UserError: it is missing, another table, or about other classes.
+    """
+    try:
+        table = pd.read_csv(classes_csv, dtype={"class": str}, keep_default_na=False, float_precision="round_trip")
+        names = tuple(table["class"])
+        table = table.astype({"share": float, "images": int, "mean_size": float})
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{classes_csv}: not a table of class statistics ({error})") from None
+    if names != tuple(classes):
+        raise UserError(f"{classes_csv}: is about {names}, not {tuple(classes)}")
+    return table
 
 
 def _reduced(file: str, settings: ReadSettings) -> tuple[np.ndarray, int, np.ndarray]:

@@ -65,7 +65,7 @@ def evaluate_split(
             members = list(group)
             chosen = pixels[[at for at, _ in members]]
             names = [table.image.iloc[position] for _, position in members]
-            predicted = predictor(chosen, names, size)[0].cpu().numpy()
+            predicted = predictor(chosen, names, size).classes.cpu().numpy()
             for mask, (_, position) in zip(predicted, members, strict=True):
                 truth = read_label(table.label_file.iloc[position], read)
                 matrix += confusion(truth, mask, classes)

@@ -18,10 +18,12 @@ Labels = npt.NDArray[np.uint8]
 Counts = npt.NDArray[np.int64]
 
 
-def create_planes(file: h5py.File, count: int, canvas: tuple[int, int]) -> tuple[h5py.Dataset, h5py.Dataset]:
-    """The planes of labels and of coarse confidence, in every shard as in the joined file."""
-    labels = hdf5.create_planes(file, "label", np.uint8, (count, *canvas), IGNORE, **FILTERS)
-    return labels, hdf5.create_planes(file, "confidence", np.uint8, (count, *canvas), 0, **FILTERS)
+def create_planes(file: h5py.File, count: int, canvas: tuple[int, int], branches: int) -> list[h5py.Dataset]:
+    """The planes of labels, coarse confidence and, of a network with branches, agreement: in every shard as in the
+    joined file."""
+    fills = {"label": IGNORE, "confidence": 0} | ({"agreement": 0} if branches > 1 else {})
+    shape = (count, *canvas)
+    return [hdf5.create_planes(file, name, np.uint8, shape, fill, **FILTERS) for name, fill in fills.items()]
 
 
 def write_images(

@@ -19,12 +19,15 @@ from selftrain.errors import UserError
 from selftrain.label.layout import SHARD, Counts, Labels, create_planes, write_images
 from selftrain.label.pseudo_labels import FORMAT
 from selftrain.label.weak_labels import weak_labels
-from selftrain.predict.store import Predictions, read_histograms
+from selftrain.predict.store import Predictions, agreeing, read_histograms
 from selftrain.select.cut import kl_divergence, read_cut
 from selftrain.settings.selection import LabelSettings
 
 CLASS_COLUMNS = [
     "class",
+    "predicted",
+    "filtered",
+    "agreeing",
     "pixels",
     "share",
     "prior",
@@ -64,11 +67,11 @@ def merge(
     decided = read_cut(cut, settings.select.classes)
     images = _together(shards, predictions)
     weak = _weak_labels(settings, images, decided)
-    classes = class_table(decided, images.counts, images.changed, weak)
+    classes = class_table(decided, images, weak)
     histogram = read_histograms(predictions, settings.select.classes)
     with FORMAT.create(output) as file:
         # All shards of one dataset before the other: interleaved, the places in the file would depend on the shards.
-        for planes in create_planes(file, len(images.names), images.canvas):
+        for planes in create_planes(file, len(images.names), images.canvas, images.votes.shape[1]):
             _copy(shards, planes)
         write_images(file, images.names, images.shapes, images.counts)
         if weak is not None:
@@ -76,27 +79,38 @@ def merge(
         file.create_dataset("histogram", data=histogram, compression="gzip", shuffle=True)
         hdf5.write_table(file, "cut", decided)
         hdf5.write_table(file, "classes", classes)
-        file.attrs.update(_attributes(settings, images.model, classes))
+        file.attrs.update(_attributes(settings, images, classes))
     artifacts.write_csv(table, classes)
 
 
-def class_table(cut: pd.DataFrame, counts: Counts, changed: Counts, weak: Labels | None = None) -> pd.DataFrame:
+def class_table(cut: pd.DataFrame, images: Images, weak: Labels | None = None) -> pd.DataFrame:
     """What was labeled, one row per class.
+
+    Columns that say what the cut does not: `filtered`, pixels of the class that the policy did not see, since too few
+    branches agree on them; `agreeing`, the share of all its pixels, filtered or not, on which branches agree (as many
+    as a filter asks for, else all; empty where there is one branch);
+    `pixels`, the labeled ones, and their `share` among all labels; `images` that have them; `changed`, those of them
+    that the model takes for another class; `weak_images`, how many images have the weak label, where there are any.
 
     Args:
         cut: the table that select wrote.
-        counts: labeled pixels of each image, (N, C).
-        changed: those of them that the model takes for another class, (N, C).
-        weak: weak labels, (N, C), where there are any; `weak_images` says how many images have the class.
+        images: what is known of the images.
+        weak: weak labels, (N, C), where there are any.
     """
-    pixels = counts.sum(0)
-    share = pixels / max(1, pixels.sum())
-    images, weak_images = (counts > 0).sum(0), np.nan if weak is None else weak.sum(0, dtype=np.int64)
-    columns = {"images": images, "changed": changed.sum(0), "weak_images": weak_images}
-    return cut.assign(pixels=pixels, share=share, **columns)[CLASS_COLUMNS]
+    pixels, of_class = images.counts.sum(0), images.votes.sum(1)
+    columns = {
+        "filtered": of_class - cut["predicted"].to_numpy(),
+        "agreeing": agreeing(images.votes, images.least_agreement) if images.votes.shape[1] > 1 else np.nan,
+        "pixels": pixels,
+        "share": pixels / max(1, pixels.sum()),
+        "images": (images.counts > 0).sum(0),
+        "changed": images.changed.sum(0),
+        "weak_images": np.nan if weak is None else weak.sum(0, dtype=np.int64),
+    }
+    return cut.assign(**columns)[CLASS_COLUMNS]
 
 
-def _weak_labels(settings: LabelSettings, images: _Images, cut: pd.DataFrame) -> Labels | None:
+def _weak_labels(settings: LabelSettings, images: Images, cut: pd.DataFrame) -> Labels | None:
     if settings.eta is None:
         return None
     areas = images.shapes.prod(1, dtype=np.int64)
@@ -104,7 +118,7 @@ def _weak_labels(settings: LabelSettings, images: _Images, cut: pd.DataFrame) ->
 
 
 @dataclass(frozen=True, eq=False)
-class _Images:
+class Images:
     """What is known of the images of all shards: `shapes` (N, 2); `counts` of labeled pixels, and of those that the
     model takes for another class, `changed`, (N, C)."""
 
@@ -112,17 +126,24 @@ class _Images:
     shapes: npt.NDArray[np.int32]
     counts: Counts
     changed: Counts
+    votes: Counts
+    """Pixels predicted as each class that 1, 2, ... branches agree on, (C, E)."""
+    least_agreement: int
+    """Of how many branches a filter asks to agree; 0: of none."""
     canvas: tuple[int, int]
     model: str
+    colors: str
+    """As JSON."""
 
 
-def _together(shards: Sequence[Path], predictions: Sequence[Path]) -> _Images:
+def _together(shards: Sequence[Path], predictions: Sequence[Path]) -> Images:
     """The images of shards that belong together."""
     if not predictions or len(shards) != len(predictions):
         raise UserError(f"{len(shards)} shards of labels for {len(predictions)} shards of predictions")
-    names, shapes, counts, changed = [], [], [], []
+    names, shapes, counts, changed, votes = [], [], [], [], []
     canvases: dict[tuple[int, int], Path] = {}
     models: dict[str, Path] = {}
+    filters: dict[tuple[int, int], Path] = {}
     for path, prediction in zip(shards, predictions, strict=True):
         with Predictions(prediction) as source, SHARD.open(path) as shard:
             if hdf5.read_names(shard, "images") != source.images:
@@ -131,11 +152,15 @@ def _together(shards: Sequence[Path], predictions: Sequence[Path]) -> _Images:
             shapes.append(source.shapes)
             counts.append(shard["counts"][:])
             changed.append(shard["changed"][:])
+            votes.append(source.votes())
             canvases[shard["label"].shape[1:]] = path
             models[str(source.attributes.get("model", ""))] = prediction
+            filters[source.branches, source.least_agreement] = prediction
+            colors = str(source.attributes.get("colors", "null"))
     canvas, model = _only(canvases, "canvas"), _only(models, "model")
+    _, least = _only(filters, "(branches, how many of them a filter asks for)")
     join = np.concatenate
-    return _Images(names, join(shapes), join(counts), join(changed), canvas, model)
+    return Images(names, join(shapes), join(counts), join(changed), np.sum(votes, 0), least, canvas, model, colors)
 
 
 def _only(found: dict[Any, Path], what: str) -> Any:
@@ -155,7 +180,7 @@ def _copy(shards: Sequence[Path], planes: h5py.Dataset) -> None:
             first += len(shard[planes.name])
 
 
-def _attributes(settings: LabelSettings, model: str, classes: pd.DataFrame) -> dict[str, Any]:
+def _attributes(settings: LabelSettings, images: Images, classes: pd.DataFrame) -> dict[str, Any]:
     select = settings.select
     divergence, left_out = kl_divergence(classes["prior"].to_numpy(), classes["pixels"].to_numpy(), select.classes)
     return {
@@ -165,7 +190,9 @@ def _attributes(settings: LabelSettings, model: str, classes: pd.DataFrame) -> d
         "seed": settings.seed,
         "classes": json.dumps(list(select.classes)),
         "settings": settings.model_dump_json(),
-        "model": model,
+        "model": images.model,
+        "colors": images.colors,
+        "branches": images.votes.shape[1],
         "kl_divergence": divergence,
         "kl_left_out": json.dumps(left_out),
     }

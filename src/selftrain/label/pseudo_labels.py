@@ -15,7 +15,7 @@ import pandas as pd
 from selftrain import hdf5
 from selftrain.confidence import log_odds_of_coarse
 
-FORMAT = hdf5.Format("selftrain-pseudo-labels", 2, "run label again to make it")
+FORMAT = hdf5.Format("selftrain-pseudo-labels", 3, "run label again to make it")
 
 
 class PseudoLabels:
@@ -34,8 +34,9 @@ class PseudoLabels:
         names: the N image names.
         shapes: true sizes, int32 (N, 2).
         counts: labeled pixels, int64 (N, C).
+        branches: of the network that made them, how many could agree on a pixel; 1 where nothing is known of it.
         weak_labels: 1 where an image shows a class, uint8 (N, C); None where the round has no weak labels.
-        classes: one row per class: pixels, share, prior, threshold, kept fraction, images, alarm.
+        classes: one row per class: predicted, agreeing, pixels, share, prior, threshold, kept fraction, images, alarm.
         cut: the table that select wrote.
         histogram: predicted pixels by class and bin, int64 (C, BINS).
 
@@ -56,8 +57,9 @@ class PseudoLabels:
             self.classes = hdf5.read_table(file, "classes")
             self.cut = hdf5.read_table(file, "cut")
             self.histogram: npt.NDArray[np.int64] = file["histogram"][:]
+            self.branches = int(file.attrs.get("branches", 1))
         self._positions = {name: position for position, name in enumerate(self.names)}
-        self._opened: tuple[int, h5py.Dataset, h5py.Dataset] | None = None
+        self._opened: tuple[int, dict[str, h5py.Dataset]] | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -83,23 +85,33 @@ class PseudoLabels:
 
     def label(self, image: int | str) -> npt.NDArray[np.uint8]:
         """The class of each pixel, 255 where it is ignored, (h, w) without padding."""
-        return self._read(0, image)
+        return self._read("label", image)
 
     def confidence(self, image: int | str) -> npt.NDArray[np.float32]:
         """The log-odds of each pixel's predicted class, in steps of a quarter, (h, w); of ignored pixels too."""
-        return log_odds_of_coarse(self._read(1, image))
+        return log_odds_of_coarse(self._read("confidence", image))
 
-    def _read(self, which: int, image: int | str) -> npt.NDArray[np.uint8]:
+    def agreement(self, image: int | str) -> npt.NDArray[np.uint8]:
+        """How many of the network's branches name the most frequent class of each pixel, 1 to `branches`, (h, w).
+
+        The variation ratio (strategic curriculum eq. 3) is 1 - agreement / branches.
+        """
+        if self.branches == 1:
+            return np.ones_like(self._read("label", image))
+        return self._read("agreement", image)
+
+    def _read(self, name: str, image: int | str) -> npt.NDArray[np.uint8]:
         position = self._positions[image] if isinstance(image, str) else range(len(self))[image]
         height, width = self.shapes[position]
-        return self._datasets()[which][position, :height, :width]
+        return self._datasets()[name][position, :height, :width]
 
-    def _datasets(self) -> tuple[h5py.Dataset, h5py.Dataset]:
+    def _datasets(self) -> dict[str, h5py.Dataset]:
         # An HDF5 handle must not be used on both sides of a fork, so each process opens its own.
         if self._opened is None or self._opened[0] != os.getpid():
             file = FORMAT.open(self.path)
-            self._opened = os.getpid(), file["label"], file["confidence"]
-        return self._opened[1:]
+            planes = {name: file[name] for name in ("label", "confidence", "agreement") if name in file}
+            self._opened = os.getpid(), planes
+        return self._opened[1]
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_opened": None}

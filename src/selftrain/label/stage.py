@@ -72,7 +72,7 @@ def label(settings: LabelSettings, prediction: Path, cut: Path, output: Path, ch
         choice = shard if chosen is None else stack.enter_context(_same_images(chosen, shard))
         file = stack.enter_context(SHARD.create(output))
         counts, changed = (np.zeros((len(shard), len(names)), np.int64) for _ in range(2))
-        labels, confidence = create_planes(file, len(shard), shard.canvas)
+        labels, confidence, *agreement = create_planes(file, len(shard), shard.canvas, shard.branches)
         for position, name in enumerate(shard.images):
             classes, bins = choice.read(position)
             kept = rule.apply(classes, bins, draws.image_key(settings.seed, settings.round, name))
@@ -81,6 +81,8 @@ def label(settings: LabelSettings, prediction: Path, cut: Path, output: Path, ch
                 changed[position] = _count(kept[kept != shard.read(position)[0]], len(names))
             labels[position] = _padded(kept, shard.canvas, IGNORE)
             confidence[position] = _padded(coarse(bins), shard.canvas, 0)
+            for planes in agreement:
+                planes[position] = _padded(shard.agreement(position), shard.canvas, 0)
         write_images(file, shard.images, shard.shapes, counts)
         file["changed"] = changed
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +14,33 @@ from selftrain.models.encoders import Encoder, describe
 from selftrain.settings.model import ModelSettings
 
 
+class Outputs(NamedTuple):
+    """What a network says of a batch, taken apart for training."""
+
+    branches: tuple[Tensor, ...]
+    """Logits of each branch, float32 (B, classes, h, w) at the decoder's size."""
+    heads: dict[str, Tensor]
+    """By name."""
+
+    @property
+    def logits(self) -> Tensor:
+        """Of the network: the mean of its branches' logits."""
+        return averaged(self.branches)
+
+    def split(self, sizes: Sequence[int]) -> list[Outputs]:
+        """Those of parts of the batch."""
+        branches = zip(*(one.split(list(sizes)) for one in self.branches), strict=True)
+        heads = {name: said.split(list(sizes)) for name, said in self.heads.items()}
+        return [Outputs(of, {name: heads[name][at] for name in heads}) for at, of in enumerate(branches)]
+
+
+def averaged(branches: Sequence[Tensor]) -> Tensor:
+    """What branches say together: the mean of their logits, before any softmax (strategic curriculum, section 3.2)."""
+    return branches[0] if len(branches) == 1 else torch.stack(list(branches)).mean(0)
+
+
 class Segmenter(nn.Module):
-    """Images to class logits: normalization, encoder, decoder.
+    """Images to class logits: normalization, encoder, and a decoder or several side by side, the branches.
 
     Args:
         settings: what the network is.
@@ -35,53 +61,69 @@ class Segmenter(nn.Module):
         self.heads = nn.ModuleDict()
 
     @property
+    def branches(self) -> list[Any]:
+        """The decoders, one or several; of a user's own network, those it names."""
+        if isinstance(self.encoder, _Own):
+            return list(self.encoder.branches)
+        return list(self.decoder) if isinstance(self.decoder, nn.ModuleList) else [self.decoder]
+
+    @property
     def feature_channels(self) -> int:
         """Channels of the encoder's last features, which heads start from."""
         if not isinstance(self.encoder, Encoder):
             raise UserError("model.module: a network of your own has no encoder that a head could be put on")
         return self.encoder.channels[-1]
 
-    def forward(self, images: Tensor, *, heads: bool = False) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
-        """Logits, float32 (B, classes, h, w) at the decoder's size; with `heads`, also what each head says by name.
+    def forward(self, images: Tensor, *, apart: bool = False) -> Tensor | Outputs:
+        """Logits, float32 (B, classes, h, w) at the decoder's size; taken apart, those of each branch and head.
 
         Args:
             images: (B, 3, H, W), uint8, or float from 0 to 1.
-            heads: run the heads, which an algorithm has put into `self.heads` for training.
+            apart: return `Outputs`; runs the heads too, which an algorithm has put into `self.heads` for training.
         """
         if images.dtype == torch.uint8:
             images = images.float() / 255
         features = self.encoder((images - self.mean) / self.std)
-        hidden = self.decoder.hidden(*features)
-        with torch.autocast(images.device.type, enabled=False):
-            logits = self.decoder.classify(hidden.float())
-        return (logits, {name: head(features[-1]) for name, head in self.heads.items()}) if heads else logits
+        branches = self._decoded(features)
+        if not apart:
+            return averaged(branches)
+        return Outputs(branches, {name: head(features[-1]) for name, head in self.heads.items()})
+
+    def _decoded(self, features: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        if isinstance(self.encoder, _Own):
+            return tuple(logits.float() for logits in features)
+        hidden = [decoder.hidden(*features) for decoder in self.branches]
+        with torch.autocast(features[0].device.type, enabled=False):
+            return tuple(decoder.classify(one.float()) for decoder, one in zip(self.branches, hidden, strict=True))
 
     def parts(self) -> dict[str, list[nn.Parameter]]:
         """Parameters by part, for learning rates of their own; heads belong to the decoder."""
-        parts = {"encoder": [self.encoder], "decoder": [self.decoder, self.heads]}
-        return {
-            name: [p for module in modules for p in module.parameters() if p.requires_grad]
-            for name, modules in parts.items()
-        }
+        # By identity: branches may share a layer, and a user's own network holds its branches within the encoder.
+        decoder = {id(p): p for module in (*self.branches, self.heads) for p in module.parameters()}
+        encoder = {id(p): p for p in self.encoder.parameters() if id(p) not in decoder}
+        parts = {"encoder": encoder, "decoder": decoder}
+        return {name: [p for p in of_part.values() if p.requires_grad] for name, of_part in parts.items()}
 
     def describe(self) -> dict[str, object]:
         """What a manifest says of the network."""
         of_heads = sum(p.numel() for p in self.heads.parameters())
         facts: dict[str, object] = {"parameters": sum(p.numel() for p in self.parameters()) - of_heads}
         facts |= {"head_parameters": of_heads} if self.heads else {}
+        facts |= {"branches": len(self.branches)} if len(self.branches) > 1 else {}
         return facts | (describe(self.encoder) if isinstance(self.encoder, Encoder) else {})
 
 
 def _build(settings: ModelSettings, classes: int, load_weights: bool) -> tuple[nn.Module, nn.Module]:
     if settings.module is not None:
-        return _Own(settings, classes), _Nothing()
+        return _Own(settings, classes), nn.Module()
     encoder = Encoder(settings, load_weights=load_weights)
-    decoder = registry.load(registry.DECODERS, settings.decoder.name)(settings.decoder, encoder.channels, classes)
-    return encoder, decoder
+    build = registry.load(registry.DECODERS, settings.decoder.name)
+    decoders = [build(settings.decoder, encoder.channels, classes) for _ in range(settings.branches)]
+    return encoder, decoders[0] if len(decoders) == 1 else nn.ModuleList(decoders)
 
 
 class _Own(nn.Module):
-    """A user's own network in the encoder's place; its output is the logits."""
+    """A user's own network in the encoder's place; its outputs are the logits of its branches."""
 
     def __init__(self, settings: ModelSettings, classes: int) -> None:
         super().__init__()
@@ -90,19 +132,28 @@ class _Own(nn.Module):
         if not isinstance(self.network, nn.Module):
             raise UserError(f"model.module: '{settings.module}' returned no torch.nn.Module but {type(self.network)}")
 
-    def forward(self, images: Tensor) -> tuple[Tensor]:
-        logits = self.network(images)
-        if not isinstance(logits, Tensor) or logits.ndim != 4 or logits.shape[1] != self.classes:
-            shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-            raise UserError(f"model.module: its output is {shape}; logits (B, {self.classes}, h, w) are needed")
-        return (logits,)
+    @property
+    def branches(self) -> list[nn.Module]:
+        """The decoders that the network names, or nothing in place of the one that it has somewhere."""
+        own = getattr(self.network, "branches", None)
+        return list(own) if isinstance(own, nn.ModuleList) and len(own) > 1 else [nn.Module()]
 
-
-class _Nothing(nn.Module):
-    """The decoder of a network that brings its own."""
-
-    def hidden(self, logits: Tensor) -> Tensor:
-        return logits
-
-    def classify(self, hidden: Tensor) -> Tensor:
-        return hidden
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        said = self.network(images)
+        branches = tuple(said) if isinstance(said, tuple | list) else (said,)
+        wanted = f"logits (B, {self.classes}, h, w)" + (" of each branch" if len(branches) > 1 else "")
+        for logits in branches:
+            if not isinstance(logits, Tensor) or logits.ndim != 4 or logits.shape[1] != self.classes:
+                shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+                raise UserError(f"model.module: its output is {shape}; {wanted} are needed")
+        sizes = {tuple(logits.shape) for logits in branches}
+        if len(sizes) > 1:
+            raise UserError(
+                f"model.module: its branches' logits have the shapes {sorted(sizes)}; let them be of one size"
+            )
+        if len(branches) != len(self.branches):
+            raise UserError(
+                f"model.module: it returns logits of {len(branches)} branch(es) and has {len(self.branches)} by its "
+                "attribute 'branches'; let that be a torch.nn.ModuleList of its decoders, or rename what is none"
+            )
+        return branches

@@ -58,6 +58,14 @@ def decide_probabilities(means: Tensor, thresholds: Tensor | None = None) -> tup
     return _by_rows(means, partial(_from_probabilities, thresholds=thresholds))
 
 
+def top_classes(scores: Tensor) -> Tensor:
+    """The class with the highest of float32 scores (B, C, H, W), the lowest id among equals: uint8 (B, H, W)."""
+    classes = torch.empty((len(scores), *scores.shape[2:]), dtype=torch.uint8, device=scores.device)
+    for image, part in _parts(scores):
+        classes[image, part] = _lowest_top(scores[image, :, part])
+    return classes
+
+
 def _from_logits(logits: Tensor, thresholds: Tensor | None) -> tuple[Tensor, Tensor]:
     """Classes (long) and log-odds of float32 (C, rows, W)."""
     top = logits.amax(0)
@@ -100,18 +108,21 @@ def _lowest_equal(values: Tensor, top: Tensor, scratch: Tensor) -> Tensor:
 
 def _by_rows(values: Tensor, rule: Callable[[Tensor], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     """Apply `rule` to a few rows (C, rows, W) of each image at a time."""
-    batch, channels, height, width = values.shape
-    classes = torch.empty((batch, height, width), dtype=torch.uint8, device=values.device)
-    log_odds = torch.empty((batch, height, width), device=values.device)
-    rows = height if values.is_cuda else max(1, CACHED // (channels * width))
-    for image in range(batch):
-        for start in range(0, height, rows):
-            part = slice(start, start + rows)
-            classes[image, part], log_odds[image, part] = rule(values[image, :, part])
+    classes = torch.empty((len(values), *values.shape[2:]), dtype=torch.uint8, device=values.device)
+    log_odds = torch.empty(classes.shape, device=values.device)
+    for image, part in _parts(values):
+        classes[image, part], log_odds[image, part] = rule(values[image, :, part])
     undefined = log_odds.isnan().flatten(1).any(1)
     if undefined.any():
         raise NotFinite(undefined.nonzero().flatten().tolist())
     return classes, _quantize(log_odds)
+
+
+def _parts(values: Tensor) -> Iterator[tuple[int, slice]]:
+    """The images of (B, C, H, W), each in rows that stay in the cache."""
+    batch, channels, height, width = values.shape
+    rows = height if values.is_cuda else max(1, CACHED // (channels * width))
+    return ((image, slice(start, start + rows)) for image in range(batch) for start in range(0, height, rows))
 
 
 def _quantize(log_odds: Tensor) -> Tensor:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +37,7 @@ def predict_folder(
     *,
     size: Size | None = None,
     confidence: bool = False,
+    agreement: bool = False,
 ) -> None:
     """Write a palette PNG of class indices for each image, at the image's own size.
 
@@ -45,28 +48,38 @@ def predict_folder(
         settings: one pass or the average of several.
         size: working height and width; none: each image's own.
         confidence: also write NAME.confidence.png, gray, 255 times the probability of the predicted class.
+        agreement: of a network with branches, also write NAME.agreement.png, gray, 255 where all name the same class,
+            else 255 times the share of them that names the most frequent one.
+
+    Raises:
+        UserError: a file that is no model or no image, or agreement asked of a model with one branch.
     """
-    found = _images(images)
+    maps = [name for name, wanted in (("confidence", confidence), ("agreement", agreement)) if wanted]
+    found = _images(images, maps)
     if output.resolve() == (images if images.is_dir() else images.parent).resolve():
         raise UserError(f"{output}: the masks would take the place of the images; name another folder")
     with leased_device():
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        predictor = load_predictor(model, settings, device)
+        predictor = load_predictor(model, settings, device, count_agreement=agreement)
+        if agreement and predictor.branches == 1:
+            raise UserError(f"{model}: has one branch, which agrees with itself; leave out --agreement")
         colors = palette(predictor.classes, files.read_about(model)["colors"])
         for relative, file in tqdm(found.items(), disable=None, desc="predict", unit="image"):
             own = read_image(file)
             pixels = own if size is None else read_image(file, size)
             batch = to_tensor(pixels)[None].to(device)
-            classes, bins = predictor(batch, [str(relative)], (own.shape[0], own.shape[1]))
-            _save(output / relative.with_suffix(".png"), classes[0].cpu().numpy(), colors)
-            if confidence:
-                probability = probability_of(bins[0].cpu().numpy())
-                _save(output / relative.with_suffix(".confidence.png"), np.rint(255 * probability).astype(np.uint8))
+            decided = predictor(batch, [str(relative)], (own.shape[0], own.shape[1]))
+            _save(output / relative.with_suffix(".png"), decided.classes[0].cpu().numpy(), colors)
+            shares = {"confidence": probability_of(decided.bins[0].cpu().numpy())} if confidence else {}
+            if decided.agreement is not None:
+                shares["agreement"] = decided.agreement[0].cpu().numpy() / predictor.branches
+            for name, share in shares.items():
+                _save(output / relative.with_suffix(f".{name}.png"), np.rint(255 * share).astype(np.uint8))
     log.info("%d masks in %s", len(found), output)
 
 
-def _images(images: Path) -> dict[Path, Path]:
-    """Image files by their path below the folder, without two that would give one mask."""
+def _images(images: Path, maps: Sequence[str]) -> dict[Path, Path]:
+    """Image files by their path below the folder, without two that would give one mask, or a mask and a map."""
     if images.is_file():
         return {Path(images.name): images}
     if not images.is_dir():
@@ -80,6 +93,11 @@ def _images(images: Path) -> dict[Path, Path]:
         if relative in found:
             raise UserError(f"{file}: its mask would have the name of that of {found[relative]}; rename one")
         found[relative] = file
+    for relative, name in product(found, maps):
+        if (other := relative.with_name(f"{relative.name}.{name}")) in found:
+            raise UserError(
+                f"{found[other]}: its mask would have the name of the {name} of {found[relative]}; rename one"
+            )
     return {Path(f"{relative}.png"): file for relative, file in found.items()}
 
 

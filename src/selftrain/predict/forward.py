@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,11 +16,23 @@ from selftrain import randomness
 from selftrain.data.augmentation import fill_color
 from selftrain.errors import UserError
 from selftrain.models import files
-from selftrain.predict.confidence import decide, decide_probabilities, naming
+from selftrain.models.agreement import agreement
+from selftrain.predict.confidence import decide, decide_probabilities, naming, top_classes
 from selftrain.predict.patches import mean_over_patches
 from selftrain.predict.spatial_prior import at_size
 from selftrain.settings.data import Size
 from selftrain.settings.prediction import InferenceSettings
+
+
+class Decided(NamedTuple):
+    """What is predicted of a batch."""
+
+    classes: Tensor
+    """uint8 (B, H, W)."""
+    bins: Tensor
+    """Of confidence, int16 (B, H, W)."""
+    agreement: Tensor | None = None
+    """How many branches name the most frequent class, uint8 (B, H, W), where that is counted."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +40,7 @@ class Predictor:
     """A network, and how its outputs become decisions.
 
     Attributes:
-        model: images to logits (B, classes, h, w) of any size.
+        model: images to logits (B, classes, h, w) of any size; to `Outputs` where agreement is counted.
         classes: how many.
         settings: what is averaged.
         seed: of the places of random patches, with the images' names.
@@ -35,6 +48,9 @@ class Predictor:
         prior: spatial factors of the probabilities, (classes, h, w) of any size.
         thresholds: probability t_c that a class must reach, (classes,); given, a pixel's class is the one with the
             highest p_c / t_c (CBST's class-normalized choice), not the one with the highest p_c.
+        branches: of how many agreement is counted; 1: it is not. Each branch's class is that of its own probabilities,
+            averaged over views or patches and multiplied by the prior as the network's are; thresholds do not matter.
+            Of averages, it may be that all branches name another class than the network does.
     """
 
     model: nn.Module
@@ -44,10 +60,11 @@ class Predictor:
     fill: tuple[int, ...] = (128, 128, 128)
     prior: Tensor | None = None
     thresholds: Tensor | None = None
+    branches: int = 1
 
     @torch.inference_mode()
-    def __call__(self, images: Tensor, names: Sequence[str], size: Size) -> tuple[Tensor, Tensor]:
-        """Class uint8 (B, H, W) and confidence bin int16 (B, H, W) of a batch.
+    def __call__(self, images: Tensor, names: Sequence[str], size: Size) -> Decided:
+        """What is predicted of a batch.
 
         Args:
             images: uint8 (B, 3, h, w).
@@ -59,21 +76,33 @@ class Predictor:
         """
         if self.settings.patches is not None:
             each = [self._decide_patched(image, name, size) for image, name in zip(images, names, strict=True)]
-            classes, bins = zip(*each, strict=True)
-            return torch.cat(classes), torch.cat(bins)
+            classes, bins, agreeing = zip(*each, strict=True)
+            return Decided(torch.cat(classes), torch.cat(bins), None if self.branches == 1 else torch.cat(agreeing))
         with naming(names):
             if self._views != [(1.0, False)]:
                 return self._decide(self._probabilities(images, size), size)
-            logits = _at(self.model(images), size)
-            logits = logits if self.prior is None else logits + at_size(self.prior, size).log()
-            return decide(logits, self.thresholds)
+            whole, *branches = self._logits(images)
+            prior = 0 if self.prior is None else at_size(self.prior, size).log()
+            votes = [top_classes(_at(logits, size) + prior) for logits in branches]
+            logits = _at(whole, size)
+            return self._counted(decide(logits if self.prior is None else logits + prior, self.thresholds), votes)
 
     @property
     def _views(self) -> list[tuple[float, bool]]:
         return list(product(self.settings.scales, (False, True) if self.settings.flip else (False,)))
 
+    def _logits(self, images: Tensor) -> list[Tensor]:
+        """Of the network; where agreement is counted, of each branch too."""
+        if self.branches == 1:
+            return [self.model(images)]
+        outputs = self.model(images, apart=True)
+        return [outputs.logits, *outputs.branches]
+
     def _probabilities(self, images: Tensor, size: Size) -> Tensor:
-        """Mean softmax over the views, float32 (B, C, H, W), each turned back to the image's own geometry."""
+        """Mean softmax over the views, float32 (B, S·C, H, W), each turned back to the image's own geometry.
+
+        S is 1; where agreement is counted, the C channels of the network are followed by those of each branch.
+        """
         total: Tensor | None = None
         for scale, flip in self._views:
             view = images
@@ -81,14 +110,16 @@ class Predictor:
                 scaled = [max(1, round(length * scale)) for length in images.shape[-2:]]
                 floats = images.float() / 255
                 view = F.interpolate(floats, size=scaled, mode="bilinear", align_corners=False, antialias=True)
-            logits = self.model(view.flip(-1)).flip(-1) if flip else self.model(view)
-            softmax = _at(logits, size).softmax(1)
-            total = softmax if total is None else total.add_(softmax)
+            said = self._logits(view.flip(-1) if flip else view)
+            if total is None:
+                total = torch.zeros((len(images), len(said) * self.classes, *size), device=images.device)
+            for logits, of_set in zip(said, total.split(self.classes, 1), strict=True):
+                of_set += _at(logits.flip(-1) if flip else logits, size).softmax(1)
         assert total is not None
         return total.div_(len(self._views))
 
-    def _decide_patched(self, image: Tensor, name: str, size: Size) -> tuple[Tensor, Tensor]:
-        """Class and bin, (1, H, W), of an image (3, h, w) whose patches are predicted each on its own."""
+    def _decide_patched(self, image: Tensor, name: str, size: Size) -> Decided:
+        """What is predicted of an image (3, h, w) whose patches are predicted each on its own; B is 1."""
         assert self.settings.patches is not None
         with naming([name]):
             means = mean_over_patches(
@@ -97,17 +128,25 @@ class Predictor:
                 self.settings.patches,
                 randomness.generator(self.seed, "patches", name),
                 classes=self.classes,
+                sets=1 if self.branches == 1 else 1 + self.branches,
                 fill=self.fill,
                 enlarged=max(self.settings.scales) ** 2,
             )
             return self._decide(means[None], size)
 
-    def _decide(self, means: Tensor, size: Size) -> tuple[Tensor, Tensor]:
-        """Class and bin of mean probabilities (B, C, h, w), on whatever device they are."""
+    def _decide(self, means: Tensor, size: Size) -> Decided:
+        """What mean probabilities (B, S·C, h, w) say, on whatever device they are."""
         means = means if means.shape[-2:] == size else _at(means, size)
+        sets = list(means.split(self.classes, 1))
         if self.prior is not None:
-            means = means * at_size(self.prior, size).to(means.device)
-        return decide_probabilities(means, None if self.thresholds is None else self.thresholds.to(means.device))
+            prior = at_size(self.prior, size).to(means.device)
+            sets = [one * prior for one in sets]
+        thresholds = None if self.thresholds is None else self.thresholds.to(means.device)
+        return self._counted(decide_probabilities(sets[0], thresholds), [top_classes(one) for one in sets[1:]])
+
+    @staticmethod
+    def _counted(decided: tuple[Tensor, Tensor], votes: list[Tensor]) -> Decided:
+        return Decided(*decided, agreement(votes) if votes else None)
 
 
 def load_predictor(
@@ -119,8 +158,9 @@ def load_predictor(
     seed: int = 0,
     prior: Tensor | None = None,
     thresholds: Tensor | None = None,
+    count_agreement: bool = False,
 ) -> Predictor:
-    """The predictor of a model file, on a device.
+    """The predictor of a model file, on a device; it counts agreement where that is asked for and there are branches.
 
     Raises:
         UserError: the file is no model, or made for others than `classes`.
@@ -136,6 +176,7 @@ def load_predictor(
         fill_color(about["model"]["mean"]),
         None if prior is None else prior.to(device),
         None if thresholds is None else thresholds.to(device),
+        len(network.branches) if count_agreement else 1,
     )
 
 

@@ -62,16 +62,18 @@ def mean_over_patches(
     *,
     classes: int,
     fill: tuple[int, ...],
+    sets: int = 1,
     enlarged: float = 1.0,
 ) -> Tensor:
-    """Mean class probabilities, float32 (classes, H, W), on the image's device unless they exceed the memory setting.
+    """Mean class probabilities, float32 (sets · classes, H, W), on the image's device unless that exceeds the memory.
 
     Args:
-        probabilities: of a batch of views, (B, 3, h, w) to float32 (B, classes, h, w).
+        probabilities: of a batch of views, (B, 3, h, w) to float32 (B, sets · classes, h, w).
         image: uint8 (3, H, W).
         settings: how many patches of which size.
         draw: where the corners come from.
         classes: how many.
+        sets: how many predictions there are of each patch, one behind the other: of a network and of its branches.
         fill: color of what a patch larger than the image has around it.
         enlarged: area that the network's largest view has over a patch, for the memory.
     """
@@ -81,23 +83,24 @@ def mean_over_patches(
     counts = torch.from_numpy(coverage(size, settings.size, corners))
     canvas, margins = _padded(image, settings.size, fill)
     budget = settings.memory * 2**20
+    channels = sets * classes
     at_once = min(budget, CACHED) if image.device.type == "cpu" else budget
     # Three planes of scores live at once for each patch: the logits at full size, what softmax makes of them, a copy.
-    together = max(1, int(at_once / (3 * 4 * classes * height * width * max(1.0, enlarged))))
-    fits = 4 * classes * canvas.shape[1] * canvas.shape[2] <= budget
-    sums = torch.zeros((classes, *canvas.shape[1:]), device=image.device if fits else "cpu")
+    together = max(1, int(at_once / (3 * 4 * channels * height * width * max(1.0, enlarged))))
+    fits = 4 * channels * canvas.shape[1] * canvas.shape[2] <= budget
+    sums = torch.zeros((channels, *canvas.shape[1:]), device=image.device if fits else "cpu")
     for start in range(0, len(corners), together):
         windows = [
             (slice(top, top + height), slice(left, left + width))
             for top, left in (corners[start : start + together] + margins).tolist()
         ]
         patches = torch.stack([canvas[:, rows, columns] for rows, columns in windows])
-        for (rows, columns), part in zip(windows, _decided(probabilities(patches), settings), strict=True):
+        for (rows, columns), part in zip(windows, _decided(probabilities(patches), settings, sets), strict=True):
             sums[:, rows, columns] += part.to(sums.device)
     sums = sums[:, margins[0] : margins[0] + size[0], margins[1] : margins[1] + size[1]]
     if settings.whole_image or (counts == 0).any():
         whole = torch.ones_like(counts) if settings.whole_image else (counts == 0).int()
-        sums += _decided(probabilities(image[None]), settings)[0].to(sums.device) * whole.to(sums.device)
+        sums += _decided(probabilities(image[None]), settings, sets)[0].to(sums.device) * whole.to(sums.device)
         counts += whole
     return sums.div_(counts.to(sums.device))
 
@@ -114,9 +117,10 @@ def _padded(image: Tensor, patch: Size, fill: tuple[int, ...]) -> tuple[Tensor, 
     return canvas, margins
 
 
-def _decided(probabilities: Tensor, settings: PatchSettings) -> Tensor:
-    """The probabilities, or 1 for the top class and 0 for the others where decisions are counted."""
+def _decided(probabilities: Tensor, settings: PatchSettings, sets: int) -> Tensor:
+    """The probabilities, or of each set 1 for the top class and 0 for the others where decisions are counted."""
     if settings.combine == "probabilities":
         return probabilities
-    top = probabilities.argmax(1, keepdim=True)
-    return (probabilities * 0).scatter_add_(1, top, torch.ones_like(probabilities[:, :1]))  # NaN stays NaN
+    apart = probabilities.unflatten(1, (sets, -1))
+    top = apart.argmax(2, keepdim=True)
+    return (apart * 0).scatter_add_(2, top, torch.ones_like(apart[:, :, :1])).flatten(1, 2)  # NaN stays NaN

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from selftrain import artifacts
 from selftrain.data.tables import read_images
 from selftrain.devices import leased_device
 from selftrain.errors import UserError
+from selftrain.models import files
 from selftrain.predict.forward import load_predictor
 from selftrain.predict.images import batched, shard_of, working_sizes
 from selftrain.predict.spatial_prior import read_spatial_prior
@@ -55,20 +57,31 @@ def predict_shard(
             seed=settings.seed,
             prior=_prior(settings, statistics),
             thresholds=None if thresholds is None else torch.tensor(thresholds),
+            count_agreement=True,
         )
+        least_agreement = settings.prediction.agreement
+        if least_agreement is not None and predictor.branches == 1:
+            raise UserError(f"{model}: has one branch, so prediction.agreement has nothing to go by; train several")
         with PredictionWriter(
             output,
             names=[table.image[at] for at in positions],
             shapes=[sizes[at] for at in positions],
             canvas=canvas,
             classes=read.classes,
-            attributes={"model": artifacts.digest_file(model), "mode": settings.prediction.mode},
+            branches=predictor.branches,
+            least_agreement=least_agreement,
+            attributes={
+                "model": artifacts.digest_file(model),
+                "mode": settings.prediction.mode,
+                "colors": json.dumps(files.read_about(model)["colors"]),
+            },
         ) as writer:
             for batch in batched(table, read.size, settings.batch_size, positions):
                 names = [table.image[position] for position in batch.positions]
-                classes, bins = predictor(batch.pixels.to(device), names, sizes[batch.positions[0]])
-                for position, one, confidence in zip(batch.positions, classes.cpu(), bins.cpu(), strict=True):
-                    writer.write(position - positions.start, one.numpy(), confidence.numpy())
+                decided = predictor(batch.pixels.to(device), names, sizes[batch.positions[0]])
+                planes = [plane.cpu().numpy() for plane in decided if plane is not None]
+                for at, position in enumerate(batch.positions):
+                    writer.write(position - positions.start, *(plane[at] for plane in planes))
 
 
 def _prior(settings: PredictStageSettings, statistics: Path | None) -> Tensor | None:

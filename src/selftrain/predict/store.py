@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from selftrain import hdf5
+from selftrain.agreement import least
 from selftrain.confidence import BINS
 from selftrain.errors import UserError
 from selftrain.settings.data import IGNORE
@@ -27,12 +28,17 @@ FILTERS = {"compression": "lzf", "shuffle": True}
 class PredictionWriter:
     """Writes one shard: `class` uint8 and `confidence` uint16 (N, H, W), `histogram` int64 (C, BINS), names, shapes.
 
+    Of a network with E branches also `agreement` uint8 (N, H, W), how many of them name the most frequent class, and
+    `votes` int64 (C, E), the pixels predicted as each class that 1, 2, ... E branches agree on, filtered or not.
+
     Args:
         path: the file, which appears under this name when the block ends well.
         names: the N images of this shard.
         shapes: their true (height, width).
         canvas: (H, W), at least every shape of the *whole split*, so that all shards have the same chunks.
         classes: the C class names.
+        branches: E; 1 where there is nothing to agree.
+        least_agreement: share of the branches below which a pixel is filtered: its class is 255, no histogram has it.
         attributes: what else to say in the file's attributes: `model` (digest), mode, ...
 
     >>> with PredictionWriter("/tmp/selftrain-doctest.h5", names=["a"], shapes=[(2, 3)], canvas=(4, 4),
@@ -49,6 +55,8 @@ class PredictionWriter:
         canvas: tuple[int, int],
         classes: Sequence[str],
         attributes: Mapping[str, Any],
+        branches: int = 1,
+        least_agreement: float | None = None,
     ) -> None:
         self._path, self._names, self._classes, self._attributes = path, names, classes, attributes
         self._shapes = np.array(shapes, np.int32).reshape(-1, 2)
@@ -57,6 +65,8 @@ class PredictionWriter:
         self._size = (len(names), *canvas)
         self._written = np.zeros(len(names), bool)
         self._histogram = np.zeros((len(classes), BINS), np.int64)
+        self._votes = np.zeros((len(classes), branches), np.int64)
+        self._least = 0 if least_agreement is None else least(least_agreement, branches)
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -67,13 +77,22 @@ class PredictionWriter:
         self._file["shapes"] = self._shapes
         self._class = hdf5.create_planes(self._file, "class", np.uint8, self._size, IGNORE, **FILTERS)
         self._confidence = hdf5.create_planes(self._file, "confidence", np.uint16, self._size, 0, **FILTERS)
+        if self._votes.shape[1] > 1:
+            self._file.attrs["least_agreement"] = self._least
+            self._agreement = hdf5.create_planes(self._file, "agreement", np.uint8, self._size, 0, **FILTERS)
         return self
 
-    def write(self, position: int, classes: Plane, bins: Plane) -> None:
-        """Write the image at `position` of this shard: (h, w) class ids (255: no prediction) and bins."""
+    def write(self, position: int, classes: Plane, bins: Plane, agreement: Plane | None = None) -> None:
+        """Write the image at `position` of this shard: (h, w) class ids (255: no prediction), bins, agreement."""
         height, width = self._shapes[position]
-        if classes.shape != (height, width) or bins.shape != (height, width):
+        if {plane.shape for plane in (classes, bins, agreement) if plane is not None} != {(height, width)}:
             raise ValueError(f"{self._names[position]} is {height}x{width}, not {classes.shape}, {bins.shape}")
+        if (agreement is None) != (self._votes.shape[1] == 1):
+            raise ValueError(f"{self._names[position]}: agreement is there if and only if there are branches")
+        if agreement is not None:
+            self._agreement[position, :height, :width] = agreement
+            self._votes += histogram(classes, agreement - 1, *self._votes.shape)
+            classes = np.where(agreement >= self._least, classes, np.uint8(IGNORE))
         self._class[position, :height, :width] = classes
         self._confidence[position, :height, :width] = bins
         self._histogram += histogram(classes, bins, len(self._classes))
@@ -89,14 +108,27 @@ class PredictionWriter:
                 raise ValueError(f"{self._path}: {(~self._written).sum()} images were not written")
             else:
                 self._file.create_dataset("histogram", data=self._histogram, compression="gzip", shuffle=True)
+                if self._votes.shape[1] > 1:
+                    self._file["votes"] = self._votes
 
 
-def histogram(classes: Plane, bins: Plane, count: int) -> npt.NDArray[np.int64]:
-    """How many pixels of each class have each bin, (count, BINS); class 255 is left out."""
-    cells = classes.astype(np.int32) * BINS + bins
+def histogram(classes: Plane, bins: Plane, count: int, width: int = BINS) -> npt.NDArray[np.int64]:
+    """How many pixels of each class have each bin, (count, width); class 255 is left out."""
+    cells = classes.astype(np.int32) * width + bins
     if (classes == IGNORE).any():
         cells = cells[classes != IGNORE]
-    return np.bincount(cells.ravel(), minlength=count * BINS).reshape(count, BINS)
+    return np.bincount(cells.ravel(), minlength=count * width).reshape(count, width)
+
+
+def agreeing(votes: npt.NDArray[np.int64], least_agreement: int = 0) -> npt.NDArray[np.float64]:
+    """Per class the share of its pixels on which so many branches agree (0: all of them), NaN of a class without any.
+
+    Args:
+        votes: pixels of each class that 1, 2, ... branches agree on, (C, E).
+        least_agreement: how many.
+    """
+    enough, pixels = votes[:, (least_agreement or votes.shape[1]) - 1 :].sum(1), votes.sum(1)
+    return np.divide(enough, pixels, out=np.full(len(votes), np.nan), where=pixels > 0)
 
 
 class Predictions:
@@ -106,6 +138,8 @@ class Predictions:
         images: the N names.
         shapes: true sizes, int32 (N, 2).
         canvas: (H, W), the padded size.
+        branches: of the network; 1 where nothing is known of their agreement.
+        least_agreement: how many of them must name the same class for a pixel to be retained; 0: no filter.
         attributes: all attributes of the file.
 
     Raises:
@@ -126,6 +160,9 @@ class Predictions:
         self._class: h5py.Dataset = self._file["class"]
         self._confidence: h5py.Dataset = self._file["confidence"]
         self.canvas: tuple[int, int] = self._class.shape[1:]
+        self._agreement: h5py.Dataset | None = self._file.get("agreement")
+        self.branches: int = 1 if self._agreement is None else self._file["votes"].shape[1]
+        self.least_agreement = int(self.attributes.get("least_agreement", 0))
 
     def __len__(self) -> int:
         return len(self.images)
@@ -134,6 +171,17 @@ class Predictions:
         """Class ids and bins of one image, (h, w) each, without padding."""
         height, width = self.shapes[position]
         return self._class[position, :height, :width], self._confidence[position, :height, :width]
+
+    def agreement(self, position: int) -> npt.NDArray[np.uint8]:
+        """How many branches name the most frequent class, (h, w); without branches one, everywhere."""
+        height, width = self.shapes[position]
+        if self._agreement is None:
+            return np.ones((height, width), np.uint8)
+        return self._agreement[position, :height, :width]
+
+    def votes(self) -> npt.NDArray[np.int64]:
+        """Pixels predicted as each class, filtered or not, that 1, 2, ... branches agree on, (C, branches)."""
+        return self.histogram().sum(1, keepdims=True) if self._agreement is None else self._file["votes"][:]
 
     def histogram(self) -> npt.NDArray[np.int64]:
         """Valid pixels by class and bin, (C, BINS)."""

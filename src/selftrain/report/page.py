@@ -93,8 +93,20 @@ class TaskSection:
     @cached_property
     def classes(self) -> list[Table]:
         """A table per split."""
-        iou = self._of(self.results.iou)
-        return [tables.class_table(iou, self.task, split) for split in iou.split.unique()]
+        splits = self._of(self.results.iou).split.unique()
+        return [tables.class_table(self.results, self.task, split) for split in splits]
+
+    @cached_property
+    def gains(self) -> Figures:
+        """A figure per experiment with an upper bound and split."""
+        bounds = self.results.upper_bounds(self.task)
+        return [
+            (
+                f"{name} on {split}",
+                plots.inline(plots.gains_figure(of, self.task.classes), f"gains of {name} on {split}"),
+            )
+            for (name, split), of in bounds.groupby(["experiment", "split"], sort=False)
+        ]
 
     @cached_property
     def selection(self) -> Table:
@@ -142,7 +154,7 @@ class TaskSection:
 
     @cached_property
     def strips(self) -> list[pictures.Strip]:
-        """How images were mixed."""
+        """What online trainings made of unlabeled images."""
         return pictures.strips(self.results, self.task)
 
     @property

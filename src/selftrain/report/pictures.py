@@ -1,7 +1,8 @@
 """Pictures of a few images, small enough to stand inside a page: unlabeled ones with their truth and pseudo-labels, and
-mixed ones as a training saw them.
+what online trainings made of some.
 
-A photo is there once; labels lie over it as transparent palette images, ignored pixels as a shadow.
+A photo is there once; labels lie over it as transparent palette images, ignored pixels as a shadow, disagreement of
+branches in one bright color.
 """
 
 from __future__ import annotations
@@ -22,12 +23,14 @@ from selftrain.label.pseudo_labels import PseudoLabels
 from selftrain.report.results import Results
 from selftrain.settings.data import IGNORE, ReadSettings
 from selftrain.settings.report import RoundReport, TaskReport
-from selftrain.train import mixed
+from selftrain.train import examples
 
 LONGEST = 640
 """The longest side of a picture."""
 CLASS_ALPHA, IGNORED_ALPHA = 165, 175
 CLEAR = IGNORE - 1
+DISAGREE, DISAGREE_ALPHA = (255, 0, 200), 215
+"""A color that no photo has."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ class View:
 
 @dataclass(frozen=True)
 class Strip:
-    """How one image of a step was mixed."""
+    """What an online training made of one image of a step."""
 
     name: str
     ratio: str
@@ -85,23 +88,40 @@ def scenes(results: Results, task: TaskReport, wanted: int = 4) -> list[Scene]:
 
 
 def strips(results: Results, task: TaskReport) -> list[Strip]:
-    """What each experiment that mixes images (of its first seed) pasted, saw and was taught, at a few steps."""
+    """How each online experiment (of its first seed) used an unlabeled image, at a few steps."""
     colors = palette(len(task.classes), task.colors)
     found = []
-    for one, path in _last(results.rounds(task), "mixed.h5"):
-        for step, of in mixed.read(path).items():
-            height, width = of["mask"].shape
-            pasted, seen = jpeg(of["pasted"]), jpeg(of["mixed"])
-            views = [
-                View("pasted", pasted),
-                View("onto", jpeg(of["below"])),
-                # What is not pasted lies in the shadow of ignored pixels.
-                View("mask", pasted, overlay(np.where(of["mask"] > 0, CLEAR, IGNORE).astype(np.uint8), colors)),
-                View("mixed", seen),
-                View("taught", seen, overlay(of["label"], colors)),
-            ]
+    for one, path in _last(results.rounds(task), "examples.h5"):
+        for step, of in examples.read(path).items():
+            height, width = of["label"].shape
+            views = _mixing(of, colors) if "pasted" in of else _curriculum(of, colors)
             found.append(Strip(f"{one.experiment}, step {step}", f"{width} / {height}", views))
     return found
+
+
+def _mixing(of: dict[str, np.ndarray], colors: list[int]) -> list[View]:
+    """What was pasted, seen and taught."""
+    pasted, seen = jpeg(of["pasted"]), jpeg(of["mixed"])
+    return [
+        View("pasted", pasted),
+        View("onto", jpeg(of["below"])),
+        # What is not pasted lies in the shadow of ignored pixels.
+        View("mask", pasted, overlay(np.where(of["mask"] > 0, CLEAR, IGNORE).astype(np.uint8), colors)),
+        View("mixed", seen),
+        View("taught", seen, overlay(of["label"], colors)),
+    ]
+
+
+def _curriculum(of: dict[str, np.ndarray], colors: list[int]) -> list[View]:
+    """What was predicted, where branches disagreed, and what was learned (strategic curriculum, Figure 4)."""
+    image, share = jpeg(of["image"]), of["agreement"] / 255
+    valid = of["predicted"] != IGNORE
+    return [
+        View("image", image),
+        View("predicted", image, overlay(of["predicted"], colors)),
+        View(f"{(share == 1)[valid].mean():.0%} agree", image, disagreement(share)),
+        View(f"{(of['label'] != IGNORE)[valid].mean():.0%} learned", image, overlay(of["label"], colors)),
+    ]
 
 
 def legend(task: TaskReport) -> list[tuple[str, str]]:
@@ -133,11 +153,24 @@ def jpeg(image: np.ndarray) -> str:
 
 def overlay(label: np.ndarray, colors: list[int]) -> str:
     """Class indices (h, w) as a transparent palette PNG, a data URI; 255 darkens what is below, 254 leaves it clear."""
-    picture = Image.fromarray(label)
+    return _transparent(label, colors, bytes([CLASS_ALPHA] * CLEAR + [0, IGNORED_ALPHA]))
+
+
+def disagreement(share: np.ndarray) -> str:
+    """Where branches disagree, a transparent palette PNG, a data URI: the stronger, the fewer name the same class.
+
+    Args:
+        share: of the branches that name the most frequent class, (h, w), from 1 / E to 1.
+    """
+    levels = np.rint(np.minimum(1, 2 * (1 - share)) * 255).astype(np.uint8)  # half of them is as bad as it gets
+    return _transparent(levels, [*DISAGREE] * 256, bytes(DISAGREE_ALPHA * level // 255 for level in range(256)))
+
+
+def _transparent(indices: np.ndarray, colors: list[int], alpha: bytes) -> str:
+    picture = Image.fromarray(indices)
     scale = max(1.0, max(picture.size) / LONGEST)
     picture = picture.resize([round(side / scale) for side in picture.size], Image.Resampling.NEAREST)
     picture.putpalette(colors)
-    alpha = bytes([CLASS_ALPHA] * CLEAR + [0, IGNORED_ALPHA])
     return _uri(picture, "png", transparency=alpha, optimize=True)
 
 
@@ -162,6 +195,9 @@ def _panels(task: TaskReport, name: str, truth: str, labels: dict[str, PseudoLab
         if name in of.names:
             label = of.label(name)
             yield Panel(f"{experiment}, round {of.attributes['round']}", overlay(label, colors), _note(label, right))
+            if of.branches > 1:
+                share = of.agreement(name) / of.branches
+                yield Panel(f"{experiment}: branches", disagreement(share), f"{(share == 1).mean():.0%} agree")
 
 
 def _note(label: np.ndarray, truth: np.ndarray | None) -> str:

@@ -17,8 +17,16 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 INK, MUTED, RULE = "#1a1a1b", "#6b6b6c", "#d8d8d9"
-SHARES = ["share_above_threshold", "mixed_weight"]
-"""Columns of train.csv that are no losses but numbers from 0 to (about) 1."""
+SHARES = [
+    "share_above_threshold",
+    "mixed_weight",
+    "labeled_agreement",
+    "unlabeled_agreement",
+    "labeled_retained",
+    "unlabeled_retained",
+    "branch_similarity",
+]
+"""Columns of train.csv that are no losses but numbers from 0 to (about) 1, the cosine of branches from -1."""
 SERIES = ["#0072b2", "#d55e00", "#009e73", "#b0609a", "#a67c00", "#3a9bd0"]
 """Colors that the color-blind tell apart (after Okabe and Ito)."""
 VARIABLES = {INK: "--ink", MUTED: "--muted", RULE: "--rule"} | {c: f"--series-{i}" for i, c in enumerate(SERIES)}
@@ -59,6 +67,22 @@ def scores_figure(summary: pd.DataFrame) -> Figure:
         return figure
 
 
+def gains_figure(gains: pd.DataFrame, classes: Sequence[str]) -> Figure:
+    """Gain of each class's IoU over round 0: a bar, and as an outline what labels of the target would give
+    (strategic curriculum, Figure 3)."""
+    means = gains.groupby("class")[["gain", "possible"]].mean().reindex(list(classes)) * 100
+    rows = np.arange(len(classes))
+    with mpl.rc_context(STYLE):
+        figure, axes = _figure(0.7 + 0.24 * len(classes))
+        axes.barh(rows, means.possible, 0.74, facecolor="none", edgecolor=MUTED, linewidth=1, label="target labels")
+        axes.barh(rows, means.gain, 0.46, color=SERIES[0], label=str(gains.experiment.iloc[0]))
+        axes.axvline(0, color=INK, linewidth=0.8)
+        _rows(axes, classes)
+        axes.set_xlabel("gain over round 0, points of IoU")
+        figure.legend(loc="outside upper left", ncols=2, frameon=False, handlelength=1.2)
+        return figure
+
+
 def shares_figure(labels: pd.DataFrame, classes: Sequence[str], lowest: float) -> Figure:
     """Class shares of one experiment's pseudo-labels against the prior, on a log axis that begins at `lowest`.
 
@@ -84,8 +108,8 @@ def shares_figure(labels: pd.DataFrame, classes: Sequence[str], lowest: float) -
 
 
 def training_figure(curves: pd.DataFrame, terms: Sequence[str], limits: tuple[float, float]) -> Figure:
-    """Losses of one experiment through all its rounds, below them shares (where mixed images are weighted by them) and
-    the learning rate; lines mark where a round begins."""
+    """Losses of one experiment through all its rounds, below them shares (where there are any) and the learning rate;
+    lines mark where a round begins."""
     shares = [name for name in SHARES if name in curves and curves[name].notna().any()]
     heights = [4, *([1.6] if shares else []), 1]
     with mpl.rc_context(STYLE):
@@ -98,7 +122,7 @@ def training_figure(curves: pd.DataFrame, terms: Sequence[str], limits: tuple[fl
         losses.set_ylabel("loss")
         for axes in between:
             _lines(axes, curves, shares, SERIES[len(terms) % len(SERIES) :] + SERIES)
-            axes.set_ylim(0, max(1.0, *curves[shares].max()))
+            axes.set_ylim(min(0.0, *curves[shares].min()), max(1.0, *curves[shares].max()))
             axes.set_ylabel("share")
         _lines(rate, curves, ["learning_rate"], [MUTED])
         rate.set_ylim(0)
@@ -164,7 +188,10 @@ def _lines(axes: Axes, curves: pd.DataFrame, terms: Sequence[str], colors: Seque
         for position, term in enumerate(terms):
             if term in of and of[term].notna().any():
                 color, alpha = colors[position % len(colors)], 1 if seeds == 1 else 0.6
-                axes.plot(of["at"], of[term], color=color, linewidth=1.1, alpha=alpha, label=term.replace("_", " "))
+                known = of.dropna(subset=[term])  # where batches alternate, a row may lack one
+                axes.plot(
+                    known["at"], known[term], color=color, linewidth=1.1, alpha=alpha, label=term.replace("_", " ")
+                )
 
 
 def _mark_rounds(losses: Axes, below: Sequence[Axes], curves: pd.DataFrame) -> None:

@@ -47,6 +47,22 @@ class Results:
     curves: pd.DataFrame
     manifests: dict[str, dict[str, Any]]
 
+    def upper_bounds(self, task: TaskReport) -> pd.DataFrame:
+        """Of experiments that name one, after their last round: experiment, seed, split, class, `gain`, and `possible`,
+        the upper bound's gain over the same round 0."""
+        keys = ["experiment", "seed", "split", "class"]
+        of_task = self.iou[self.iou.task == task.name]
+        found = []
+        for one in self.rounds(task):
+            last = max(other.round for other in self.rounds(task) if other.experiment == one.experiment)
+            if one.upper_bound is None or one.round < last:
+                continue
+            mine = of_task[of_task.folder == one.folder].assign(experiment=one.experiment)[[*keys, "value", "gain"]]
+            bound = of_task[of_task.folder == one.upper_bound].drop_duplicates(["split", "class"])
+            best = bound.set_index(["split", "class"]).value.reindex(pd.MultiIndex.from_frame(mine[["split", "class"]]))
+            found.append(mine.assign(possible=best.to_numpy() - (mine.value - mine.gain)))
+        return pd.concat(found) if found else pd.DataFrame(columns=[*keys, "gain", "possible"])
+
     def rounds(self, task: TaskReport) -> list[RoundReport]:
         """The rounds of a task."""
         return [one for one in self.settings.rounds if one.task == task.name]

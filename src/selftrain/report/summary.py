@@ -50,8 +50,8 @@ def _pseudo_labels(folder: Path, offline: bool) -> dict[str, float | None]:
     """What is known of the pseudo-labels a round was trained on."""
     if not offline:
         return {"labeled_share": None, "pseudo_label_accuracy": None}
-    available = pd.read_csv(folder / "cut.csv").predicted.sum()
-    labeled = pd.read_csv(folder / "pseudo_labels.csv").pixels.sum()
+    table = pd.read_csv(folder / "pseudo_labels.csv")
+    labeled, available = table.pixels.sum(), (table.predicted + table.filtered).sum()
     scores = folder / "pseudo_label_scores.csv"
     return {
         "labeled_share": labeled / available if available else 0.0,

@@ -80,7 +80,8 @@ def last_rounds(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def summary_table(summary: pd.DataFrame, oracles: Collection[str] = ()) -> Table:
-    """Of one task: mIoU per round and the last round's gain for each split, then what is known of pseudo-labels.
+    """Of one task: mIoU per round, below it pixel accuracy, and the last round's gain for each split; then what is
+    known of pseudo-labels.
 
     Experiments among `oracles` are marked as such.
     """
@@ -92,21 +93,27 @@ def summary_table(summary: pd.DataFrame, oracles: Collection[str] = ()) -> Table
     groups += [(title, len(later)) for title in known.values() if later]
     rows: Rows = [
         (
-            (f"{name} (oracle)" if name in oracles else str(name),),
+            (_marked(name, name in oracles),),
             [*_scores(of, splits, rounds), *_shares(of, list(known), later)],
         )
         for name, of in summary.groupby("experiment", sort=False)
     ]
     columns = [*([str(one) for one in rounds] + ["gain"]) * len(splits), *[str(one) for one in later] * len(known)]
     _mark_best(rows, [(len(rounds) + 1) * (position + 1) - 1 for position in range(len(splits))])
-    return Table("mIoU by round", ("experiment",), columns, rows, groups)
+    return Table("mIoU by round, below it pixel accuracy", ("experiment",), columns, rows, groups)
+
+
+def _marked(name: object, oracle: bool) -> str:
+    return f"{name} (oracle)" if oracle else str(name)
 
 
 def _scores(of: pd.DataFrame, splits: list[str], rounds: list[int]) -> Iterator[Cell]:
     for split in splits:
         here = of[of.split == split]
         for number_ in rounds:
-            yield Cell(over_seeds(here[here["round"] == number_].miou))
+            of_round = here[here["round"] == number_]
+            accuracy = (over_seeds(of_round.pixel_accuracy),) if len(of_round) else ()
+            yield Cell(over_seeds(of_round.miou), accuracy)
         last = here[(here["round"] == here["round"].max()) & (here["round"] > 0)].gain
         yield Cell(over_seeds(last, sign=True), tone=tone_of(last))
 
@@ -134,17 +141,30 @@ def _value(text: str) -> float:
     return float("-inf") if first == DASH else float(first)
 
 
-def class_table(iou: pd.DataFrame, task: TaskReport, split: str) -> Table:
-    """IoU per class: round 0 of each pretraining, then each experiment's last round with its gain over round 0."""
-    here = iou[iou.split == split]
+def class_table(results: Results, task: TaskReport, split: str) -> Table:
+    """IoU per class, its mean and pixel accuracy: round 0 of each pretraining, then each experiment's last round with
+    its gain over round 0."""
+    here, summary = (of[of.split == split] for of in (_of(results.iou, task), _of(results.summary, task)))
+    oracles = {one.folder for one in results.rounds(task) if one.oracle}
     rows: Rows = []
     start = here[here["round"] == 0].drop_duplicates(["folder", "class"])
     for name, of in start.groupby(start.folder.map(lambda folder: Path(folder).parent.name), sort=False):
-        rows.append(((str(name), "0"), _class_cells(of, task.classes, gain=False)))
+        cell = Cell(over_seeds(_at(summary, of.experiment.iloc[0], 0).pixel_accuracy))
+        title = _marked(name, of.folder.iloc[0] in oracles)
+        rows.append(((title, "0"), [*_class_cells(of, task.classes, gain=False), cell]))
     last = last_rounds(here)
     for (name, number_), of in last[last["round"] > 0].groupby(["experiment", "round"], sort=False):
-        rows.append(((str(name), str(number_)), _class_cells(of, task.classes, gain=True)))
-    return Table(f"IoU by class on {split}, %", ("model", "round"), [*task.classes, "mean"], rows, long=True)
+        cell = _accuracy_cell(_at(summary, name, number_), _at(summary, name, 0))
+        title = _marked(name, of.folder.iloc[0] in oracles)
+        rows.append(((title, str(number_)), [*_class_cells(of, task.classes, gain=True), cell]))
+    columns = [*task.classes, "mean", "pixel accuracy"]
+    return Table(f"IoU by class on {split}, %", ("model", "round"), columns, rows, long=True)
+
+
+def _accuracy_cell(last: pd.DataFrame, start: pd.DataFrame) -> Cell:
+    """Pixel accuracy after the last round, and its gain over the same seed's round 0."""
+    gain = last.set_index("seed").pixel_accuracy - start.set_index("seed").pixel_accuracy
+    return Cell(over_seeds(last.pixel_accuracy), (over_seeds(gain, sign=True),), None, tone_of(gain))
 
 
 def _class_cells(of: pd.DataFrame, classes: tuple[str, ...], *, gain: bool) -> list[Cell]:
@@ -162,6 +182,7 @@ def _iou_cell(of: pd.DataFrame, gain: bool) -> Cell:
 def selection_table(results: Results, task: TaskReport) -> Table:
     """One row per round that made pseudo-labels: how, how many, how right, how far from the prior, what is alarming."""
     labels = _of(results.pseudo_labels, task)
+    agreeing = len(labels) > 0 and labels.agreeing.notna().any()
     rows: Rows = []
     for (name, number_), of in labels.groupby(["experiment", "round"], sort=False):
         said = _at(_of(results.selections, task), name, number_)
@@ -170,6 +191,7 @@ def selection_table(results: Results, task: TaskReport) -> Table:
         cells = [
             Cell(" ".join(said.policy.unique()) or DASH),
             Cell(" ".join(said.portion.unique()) or DASH),
+            *([Cell(over_seeds(_agreeing(of)))] if agreeing else []),
             Cell(over_seeds(scores.labeled_share)),
             Cell(over_seeds(scores.pseudo_label_accuracy)),
             Cell(divergence),
@@ -177,8 +199,15 @@ def selection_table(results: Results, task: TaskReport) -> Table:
             Cell(str((of.alarm != "").sum()), tone="down" if (of.alarm != "").any() else ""),
         ]
         rows.append(((str(name), str(number_)), cells))
-    columns = ["policy", "portion", "labeled, %", "right, %", "KL(prior ‖ shares)", "without pixels", "alarms"]
+    columns = ["policy", "portion", *(["branches agree, %"] if agreeing else []), "labeled, %", "right, %"]
+    columns += ["KL(prior ‖ shares)", "without pixels", "alarms"]
     return Table("What each round was trained on", ("experiment", "round"), columns, rows)
+
+
+def _agreeing(of: pd.DataFrame) -> pd.Series:
+    """Per seed the share of all pixels on which enough branches agree: those that a filter retains."""
+    pixels = of.predicted + of.filtered
+    return (of.agreeing * pixels).groupby(of.seed).sum(min_count=1) / pixels.groupby(of.seed).sum()
 
 
 def _divergence(of: pd.DataFrame, classes: tuple[str, ...]) -> tuple[str, str]:

@@ -19,7 +19,7 @@ WIDE = 10_000
 
 
 def print_summary(path: Path, console: Console | None = None) -> None:
-    """Print mIoU in percent per round, the last round's gain, and what is known of its pseudo-labels.
+    """Print mIoU in percent per round; of the last its gain, pixel accuracy, and what is known of pseudo-labels.
 
     One row per task, experiment and split; several seeds as mean ± standard deviation. Plain text when piped.
     """
@@ -29,12 +29,17 @@ def print_summary(path: Path, console: Console | None = None) -> None:
     shown = Table(box=SIMPLE if console.is_terminal else None, pad_edge=False)
     for title in ("task", "experiment", "split"):
         shown.add_column(title, overflow="fold")
-    for title in [*[f"round {number}" for number in rounds], "gain", "labeled", "right"]:
+    for title in [*[f"round {number}" for number in rounds], "gain", "acc.", "labeled", "right"]:
         shown.add_column(title, justify="right", no_wrap=True)
     for names, of in table.groupby(["task", "experiment", "split"], sort=False):
         scores = [over_seeds(of[of["round"] == number].miou) for number in rounds]
         last = of[of["round"] == of["round"].max()]
-        gain = Text(over_seeds(last.gain, sign=True), style=TONES[tone_of(last.gain)])
-        shares = [over_seeds(last.labeled_share), over_seeds(last.pseudo_label_accuracy)]
+        gains = last.gain[last["round"] > 0]
+        gain = Text(over_seeds(gains, sign=True), style=TONES[tone_of(gains)])
+        shares = [
+            over_seeds(last.pixel_accuracy),
+            over_seeds(last.labeled_share),
+            over_seeds(last.pseudo_label_accuracy),
+        ]
         shown.add_row(*map(Text, [*map(str, names), *scores]), gain, *shares)
     console.print(shown)

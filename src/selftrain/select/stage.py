@@ -11,7 +11,7 @@ import pandas as pd
 
 from selftrain import artifacts
 from selftrain.confidence import BINS, log_odds_of, probability_of
-from selftrain.errors import UserError
+from selftrain.data.tables import read_classes
 from selftrain.predict.store import read_histograms
 from selftrain.select.cut import COLUMNS, Counts, Cut, read_cut
 from selftrain.select.policies import decide
@@ -38,7 +38,7 @@ def select(
 
     What is wrong with a class stands in `alarm`, and is logged as a warning.
     """
-    labeled = read_labeled(classes_csv, settings.classes)
+    labeled = read_classes(classes_csv, settings.classes)
     histograms = read_histograms(predictions, settings.classes)
     before = None if previous is None else read_cut(previous, settings.classes)["predicted"].to_numpy()
     decided = decide(settings, histograms, labeled.share.to_numpy())
@@ -46,19 +46,6 @@ def select(
     for row in table[table.alarm != ""].itertuples():
         log.warning("class %s: %s", row[1], row.alarm)
     artifacts.write_csv(cut, table)
-
-
-def read_labeled(classes_csv: Path, classes: Sequence[str]) -> pd.DataFrame:
-    """The statistics of the labeled set, one row per class, with numbers in `share` and `mean_size`."""
-    try:
-        table = pd.read_csv(classes_csv, dtype={"class": str}, keep_default_na=False, float_precision="round_trip")
-        names = tuple(table["class"])
-        table = table.astype({"share": float, "mean_size": float})
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{classes_csv}: not a table of class statistics ({error})") from None
-    if names != tuple(classes):
-        raise UserError(f"{classes_csv}: is about {names}, not {tuple(classes)}")
-    return table
 
 
 def describe(labeled: pd.DataFrame, histograms: Counts, cut: Cut, before: Counts | None = None) -> pd.DataFrame:

@@ -84,6 +84,10 @@ INSTEAD = {"steps": "epochs", "epochs": "steps"}
 """Keys that stand for one another: to give one is to leave out the inherited other."""
 
 
+WHOLE = ("class_weights",)
+"""Keys whose mappings are one value, which replaces another."""
+
+
 def deep_merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     """`base` with the values of `over` in their places; mappings merge, everything else is replaced.
 
@@ -94,6 +98,7 @@ def deep_merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     for key, value in over.items():
         old = by_name(merged.get(key))
         same = isinstance(old, dict) and isinstance(value, dict) and not _other_choice(old, value)
+        same = same and key not in WHOLE
         merged[key] = deep_merge(old, value) if same else value
     return merged
 

@@ -22,8 +22,16 @@ class AsppSettings(Settings):
     rates: Annotated[tuple[int, ...], Field(min_length=1)] = (6, 12, 18, 24)
 
 
-DecoderName = Literal["light", "aspp"]
-AnyDecoder = Annotated[LightSettings | AsppSettings, Field(discriminator="name")]
+class PyramidPoolingSettings(Settings):
+    """Pyramid pooling: the last features and their averages over coarse grids, classified together."""
+
+    name: Literal["pyramid_pooling"] = "pyramid_pooling"
+    bins: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (6, 3, 2, 1)
+    """Rows and columns of each grid."""
+
+
+DecoderName = Literal["light", "aspp", "pyramid_pooling"]
+AnyDecoder = Annotated[LightSettings | AsppSettings | PyramidPoolingSettings, Field(discriminator="name")]
 Decoder = Annotated[AnyDecoder, BeforeValidator(by_name, json_schema_input_type=AnyDecoder | DecoderName)]
 
 Triple = tuple[float, float, float]
@@ -39,9 +47,13 @@ class ModelSettings(Settings):
     output_stride: Literal[8, 16, 32] = 16
     """Asked of encoders that can; others keep their own, which the manifest names."""
     decoder: Decoder = LightSettings()
+    branches: Annotated[int, Field(ge=1, le=255)] = 1
+    """Copies of the decoder on the one encoder, each from weights of its own; the strategic curriculum has 2. They are
+    trained side by side, predict by their mean, and tell by their agreement which pixels are easy."""
     module: str | None = None
     """A network of your own instead of encoder and decoder: 'package.module:callable'; it is called with `classes`
-    and `arguments` and returns a torch.nn.Module from (B, 3, H, W) to logits (B, classes, h, w)."""
+    and `arguments` and returns a torch.nn.Module from (B, 3, H, W) to logits (B, classes, h, w). One with branches of
+    its own has an attribute `branches`, a torch.nn.ModuleList of its decoders, and returns a tuple of their logits."""
     arguments: dict[str, Any] = Field(default_factory=dict)
     mean: Triple = (0.485, 0.456, 0.406)
     """Of the inputs, per channel, on the scale 0 to 1."""
@@ -59,3 +71,5 @@ class ModelSettings(Settings):
             yield ("arguments",), "belong to 'module', which is not given"
         if self.module is not None and ":" not in self.module:
             yield ("module",), f"'{self.module}' should read 'package.module:callable'"
+        if self.module is not None and self.branches > 1:
+            yield ("branches",), "are of the 'decoder'; a 'module' brings its own"

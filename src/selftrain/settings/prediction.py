@@ -78,9 +78,13 @@ class PredictionSettings(InferenceSettings):
 
     spatial_prior: SpatialPriorSettings | None = None
     """Of the labeled set, multiplied into the probabilities; none: probabilities as they are."""
+    agreement: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Of a network with branches: least share of them, f_m / E, that must name the same class; a pixel with less enters
+    no histogram and gets no pseudo-label. 1: all must agree. None: no filter."""
 
     def _parts(self) -> list[str]:
-        return [*super()._parts(), self.spatial_prior.mode if self.spatial_prior else ""]
+        of_prior = self.spatial_prior.mode if self.spatial_prior else ""
+        return [*super()._parts(), of_prior, f"agreeing-{_short(self.agreement)}" if self.agreement else ""]
 
 
 class PredictStageSettings(Settings):

@@ -30,11 +30,13 @@ class RoundReport(Settings):
     folder: str
     """Where model.safetensors, metrics.csv, confusion.csv, train.csv and manifest.json are; of offline rounds also
     cut.csv, pseudo_labels.csv and pseudo_labels.h5, and pseudo_label_scores.csv where there is hidden truth; of
-    trainings that mix images mixed.h5."""
+    online trainings that learn from unlabeled images examples.h5."""
     offline: bool
     """Whether it was trained on pseudo-labels from a file."""
     oracle: bool
     """Whether it may have learned from hidden truth."""
+    upper_bound: str | None = None
+    """The folder of a model of the target's labels, whose gain is shown beside its."""
 
 
 class ReportSettings(Settings):

@@ -1,9 +1,9 @@
 """Settings of train: length, optimizer, augmentation, and the algorithm that turns batches into a loss."""
 
 from collections.abc import Iterator
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from selftrain.settings.base import (
     NotNegative,
@@ -15,6 +15,7 @@ from selftrain.settings.base import (
     range_problems,
     refuse,
 )
+from selftrain.settings.curriculum import CurriculumSettings
 from selftrain.settings.data import Color, ReadSettings, Size
 from selftrain.settings.mixing import MeanTeacherMixingSettings
 from selftrain.settings.model import ModelSettings
@@ -92,9 +93,11 @@ class WeakLabelSettings(PseudoLabeledSettings):
     """Width of its first fully connected layer."""
 
 
-AlgorithmName = Literal["supervised", "self_training", "weak_labels", "mean_teacher_mixing"]
+AlgorithmName = Literal["supervised", "self_training", "weak_labels", "mean_teacher_mixing", "curriculum"]
+LearnsFromUnlabeled = MeanTeacherMixingSettings | CurriculumSettings
+"""The online algorithms that look at unlabeled images, and show some of what they make of them."""
 AnyAlgorithm = Annotated[
-    SupervisedSettings | SelfTrainingSettings | WeakLabelSettings | MeanTeacherMixingSettings,
+    SupervisedSettings | SelfTrainingSettings | WeakLabelSettings | MeanTeacherMixingSettings | CurriculumSettings,
     Field(discriminator="name"),
 ]
 Algorithm = Annotated[AnyAlgorithm, BeforeValidator(by_name, json_schema_input_type=AnyAlgorithm | AlgorithmName)]
@@ -111,6 +114,39 @@ class TeacherSettings(Settings):
     domains differ: the student's averages are half the labeled domain's."""
 
 
+class ClassWeightRuleSettings(Settings):
+    """Classes that are small but often there, by the statistics of the labeled split, weigh more than the others.
+
+    What the curriculum's authors chose by hand: classes with many instances that self-training loses all the same.
+    """
+
+    name: Literal["small_and_frequent"] = "small_and_frequent"
+    share: Probability = 0.02
+    """Largest share of the labeled pixels that is small."""
+    images: Probability = 0.3
+    """Least share of the labeled images showing it that is often."""
+    factor: Positive = 2.0
+
+
+def _kind_of_weights(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return "[each]"
+    named = value.get("name") if isinstance(value, dict) else getattr(value, "name", value)
+    return "[rule]" if isinstance(named, str) else "[by class]"
+
+
+ClassWeights = Annotated[
+    Annotated[tuple[NotNegative, ...], Tag("[each]")]
+    | Annotated[dict[str, NotNegative], Tag("[by class]")]
+    | Annotated[
+        ClassWeightRuleSettings,
+        BeforeValidator(by_name, json_schema_input_type=ClassWeightRuleSettings | Literal["small_and_frequent"]),
+        Tag("[rule]"),
+    ],
+    Discriminator(_kind_of_weights),
+]
+
+
 class TrainSettings(Settings):
     """One training, whatever its algorithm."""
 
@@ -124,8 +160,12 @@ class TrainSettings(Settings):
     """Images a step, all streams together."""
     optimizer: OptimizerSettings = OptimizerSettings()
     augmentation: AugmentationSettings = AugmentationSettings()
-    class_weights: tuple[NotNegative, ...] | None = None
-    """Of the cross-entropy (and no other loss), one per class."""
+    class_weights: ClassWeights | None = None
+    """Of the cross-entropy (and no other loss): a list of one per class, a mapping of those that are not 1, or the rule
+    `small_and_frequent`."""
+    branch_similarity: NotNegative = 0.01
+    """Beta, the weight of the mean cosine between the filters of the model's branches, which keeps them apart; a model
+    with one branch has none."""
     clip_gradient: Positive | None = None
     """Largest norm of the gradient."""
     teacher: TeacherSettings | None = None

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from collections.abc import Callable, Sequence
+from itertools import combinations
+
+import torch
+from torch import Tensor, nn
 from torch.nn import functional as F
 
+from selftrain.errors import UserError
 from selftrain.settings.data import IGNORE
 
 
@@ -27,6 +32,27 @@ def cross_entropy(
     weight = valid.sum() if class_weights is None else class_weights[labels[valid]].sum()
     # Summed here, since CUDA's own sum over pixels has no deterministic form.
     return losses.sum() / weight.clamp(min=1e-6)
+
+
+def of_branches(loss: Callable[[Tensor], Tensor], branches: Sequence[Tensor]) -> Tensor:
+    """The losses of all branches' logits, added (strategic curriculum eq. 4); of one branch its loss."""
+    return torch.stack([loss(logits) for logits in branches]).sum()
+
+
+def branch_similarity(branches: Sequence[nn.Module]) -> Tensor:
+    """The cosine between the filters of two branches, flattened and concatenated; the mean over all pairs.
+
+    Filters are weights of two dimensions or more: neither biases nor the scales of normalizations.
+
+    Raises:
+        UserError: branches that are not alike.
+    """
+    shapes = [[p.shape for p in one.parameters() if p.ndim > 1] for one in branches]
+    if not shapes[0] or any(of_branch != shapes[0] for of_branch in shapes):
+        raise UserError("train.branch_similarity: the branches' filters cannot be compared one by one; set it to 0")
+    filters = [torch.cat([p.flatten() for p in one.parameters() if p.ndim > 1]) for one in branches]
+    cosines = [F.cosine_similarity(one, other, dim=0) for one, other in combinations(filters, 2)]
+    return torch.stack(cosines).mean()
 
 
 def soft_cross_entropy(
@@ -62,6 +88,8 @@ def squared_error(logits: Tensor, targets: Tensor, valid: Tensor, pixel_weights:
 
 def at_size(logits: Tensor, pixels: Tensor) -> Tensor:
     """Logits (B, C, h, w) at the size of `pixels` (..., H, W)."""
+    if logits.shape[-2:] == pixels.shape[-2:]:
+        return logits
     return F.interpolate(logits, size=pixels.shape[-2:], mode="bilinear", align_corners=False)
 
 

@@ -8,11 +8,9 @@ import os
 import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import lightning_fabric
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -30,44 +28,17 @@ from selftrain.models.segmenter import Segmenter
 from selftrain.models.states import not_finite
 from selftrain.settings.config import MachineSettings
 from selftrain.settings.training import OptimizerSettings, TrainStageSettings
-from selftrain.train import mixed
-from selftrain.train.algorithms import Algorithm, Given, Step
+from selftrain.train import examples
+from selftrain.train.algorithms import Algorithm, Step
+from selftrain.train.inputs import TrainFiles, given
+from selftrain.train.losses import branch_similarity
 from selftrain.train.resume import Resume, resumable
 from selftrain.train.teacher import Teacher
 
 log = logging.getLogger(__name__)
 
-INPUTS = ("labeled", "start", "weights", "unlabeled", "pseudo_labels", "distribution")
 LOGGED_EVERY = 10
 """Steps that a row of train.csv averages over, and between which a checkpoint is possible."""
-
-
-@dataclass(frozen=True)
-class TrainFiles:
-    """What a training reads and writes."""
-
-    labeled: Path
-    """images.csv of the labeled split."""
-    model: Path
-    table: Path
-    manifest: Path
-    resume: Path
-    """The folder of all resume states."""
-    start: Path | None = None
-    """Weights to start from."""
-    weights: Path | None = None
-    """The encoder's weights, where the settings name a file."""
-    unlabeled: Path | None = None
-    """images.csv of the unlabeled split."""
-    pseudo_labels: Path | None = None
-    distribution: Path | None = None
-    """classes.csv, whose shares an algorithm aligns with."""
-    mixed: Path | None = None
-    """Where the examples of an algorithm that mixes images are written to."""
-
-    def inputs(self) -> dict[str, Path | None]:
-        """Every file whose content the result depends on."""
-        return {name: getattr(self, name) for name in INPUTS}
 
 
 def train(settings: TrainStageSettings, paths: TrainFiles, machine: MachineSettings, code: str = "") -> None:
@@ -91,11 +62,15 @@ def train(settings: TrainStageSettings, paths: TrainFiles, machine: MachineSetti
         fabric = lightning_fabric.Fabric(accelerator="auto", devices=1, precision=settings.train.precision)
         pseudo_labels = None if paths.pseudo_labels is None else PseudoLabels(paths.pseudo_labels)
         run = _Run(settings, paths, fabric, pseudo_labels)
-        batches = _batches(settings, paths, run.algorithm, pseudo_labels)
+        batches = _batches(settings, paths, run, pseudo_labels)
         run.go_on_from(resume.load())
         started = time.monotonic()
         _steps(run, batches, resume, machine)
         _write(run, paths, machine, time.monotonic() - started)
+
+
+SELDOM = 1000
+"""Steps a batch of a stream from which on its epochs are refused."""
 
 
 class _Run:
@@ -113,7 +88,7 @@ class _Run:
         self.place = (settings.seed, settings.round)
         self.classes = settings.labeled.classes
         build = registry.load(registry.ALGORITHMS, settings.algorithm.name)
-        self.algorithm: Algorithm = build(settings.algorithm, _given(settings, paths, pseudo_labels, fabric.device))
+        self.algorithm: Algorithm = build(settings.algorithm, given(settings, paths, pseudo_labels, fabric.device))
         # An online training starts as round 0 does; later rounds may bring new heads.
         first = settings.round if paths.pseudo_labels else 0
         torch.manual_seed(randomness.key(settings.seed, first, "initial weights"))
@@ -128,6 +103,8 @@ class _Run:
         self.teacher = None if train.teacher is None else Teacher(self.segmenter, train.teacher)
         self.step, self.rows = 0, list[dict[str, float]]()
         self.steps = _length(settings, paths, self.algorithm)
+        self.turns = self.algorithm.turns(self.steps)
+        self.shown = examples.shown_steps(self.turns["unlabeled"]) if "unlabeled" in self.turns else set()
         self.examples: dict[int, dict[str, Tensor]] = {}
 
     def advance(self, batches: dict[str, Batch]) -> dict[str, Tensor]:
@@ -136,18 +113,25 @@ class _Run:
         torch.manual_seed(randomness.key(*self.place, "dropout", self.step))
         rate = _set_learning_rate(self.optimizer, train.optimizer, self.step, self.steps)
         loss = self.algorithm.loss(Step(self.step, self.steps, batches, self.model, self._teach))
+        alike = self._similarity()
         self.optimizer.zero_grad(set_to_none=True)
-        self.fabric.backward(sum(loss.terms.values(), start=torch.zeros((), device=self.fabric.device)))
+        penalties = [train.branch_similarity * cosine for cosine in alike.values()]
+        self.fabric.backward(sum([*loss.terms.values(), *penalties], start=torch.zeros((), device=self.fabric.device)))
         if train.clip_gradient is not None:
             self.fabric.clip_gradients(self.model, self.optimizer, max_norm=train.clip_gradient)
         self.optimizer.step()
         if self.teacher is not None:
             self.teacher.update(self.segmenter, self.step)
         self.step += 1
-        if loss.example and self.step in mixed.shown_steps(self.steps):
+        if self.step in self.shown:
             self.examples[self.step] = {name: picture.cpu().clone() for name, picture in loss.example.items()}
-        terms = {name: term.detach() for name, term in loss.terms.items()}
-        return terms | loss.facts | {"learning_rate": torch.tensor(rate)}
+        told = {name: term.detach() for name, term in (loss.terms | alike).items()}
+        return told | loss.facts | {"learning_rate": torch.tensor(rate)}
+
+    def _similarity(self) -> dict[str, Tensor]:
+        """How alike the filters of the model's branches are, where there are several and it matters."""
+        branches, weight = self.segmenter.branches, self.settings.train.branch_similarity
+        return {"branch_similarity": branch_similarity(branches)} if len(branches) > 1 and weight > 0 else {}
 
     def _teach(self, images: Tensor) -> Tensor:
         """The teacher's logits, at the precision of the training."""
@@ -188,34 +172,6 @@ class _Run:
         """The network that is saved: the student, or its teacher where that is asked for."""
         teacher = self.teacher is not None and self.settings.train.evaluate == "teacher"
         return self.teacher.model if teacher else self.segmenter  # type: ignore[union-attr,return-value]
-
-
-def _given(
-    settings: TrainStageSettings, paths: TrainFiles, pseudo_labels: PseudoLabels | None, device: torch.device
-) -> Given:
-    """What the algorithm is built from."""
-    weights, classes = settings.train.class_weights, len(settings.labeled.classes)
-    if weights is not None and len(weights) != classes:
-        raise UserError(f"class_weights: {len(weights)} for {classes} classes")
-    mean_size = None if pseudo_labels is None else torch.tensor(pseudo_labels.cut["mean_size"].to_numpy(np.float32))
-    return Given(
-        classes,
-        class_weights=None if weights is None else torch.tensor(weights, device=device),
-        mean_size=None if mean_size is None else mean_size.to(device),
-        distribution=_distribution(settings, paths, device),
-        place=(settings.seed, settings.round),
-    )
-
-
-def _distribution(settings: TrainStageSettings, paths: TrainFiles, device: torch.device) -> Tensor | None:
-    """The class shares to align with: given as numbers, or those of a labeled split."""
-    target = getattr(getattr(settings.algorithm, "alignment", None), "target", None)
-    if target is None:
-        return None
-    if isinstance(target, str) and paths.distribution is None:
-        raise UserError(f"algorithm.alignment.target: '{target}' needs the classes.csv of that split")
-    shares = torch.tensor(pd.read_csv(paths.distribution).share if paths.distribution else target, dtype=torch.float32)
-    return (shares / shares.sum()).to(device)
 
 
 def _steps(run: _Run, batches: Batches, resume: Resume, machine: MachineSettings) -> None:
@@ -265,7 +221,11 @@ def _row(steps: list[_Step], seconds: float) -> dict[str, float]:
                     f"step {step.number}: the loss '{name}' is {term.item()}; images: {', '.join(step.images)}. "
                     "Lower the learning rate, set clip_gradient, or look at these images and labels"
                 )
-    means = {name: sum(step.terms[name].item() for step in steps) / len(steps) for name in steps[0].terms}
+    told: dict[str, list[float]] = {}  # a step need not have the terms of another
+    for step in steps:
+        for name, term in step.terms.items():
+            told.setdefault(name, []).append(term.item())
+    means = {name: sum(values) / len(values) for name, values in told.items()}
     images = sum(len(step.images) for step in steps)
     return {"step": steps[-1].number, **means, "images_per_second": round(images / max(seconds, 1e-9), 2)}
 
@@ -294,14 +254,12 @@ def _set_learning_rate(optimizer: torch.optim.Optimizer, settings: OptimizerSett
     return rate
 
 
-def _batches(
-    settings: TrainStageSettings, paths: TrainFiles, algorithm: Algorithm, pseudo_labels: PseudoLabels | None
-) -> Batches:
+def _batches(settings: TrainStageSettings, paths: TrainFiles, run: _Run, pseudo_labels: PseudoLabels | None) -> Batches:
+    algorithm = run.algorithm
     streams = {name: _stream(name, settings, paths, pseudo_labels) for name in algorithm.streams}
     sizes = _sizes(settings.train.batch_size, algorithm.streams)
-    place = (settings.seed, settings.round)
     augmentation, mean = settings.train.augmentation, settings.model.mean
-    return Batches(streams, sizes, augmentation, mean, place, one_size=algorithm.one_size)
+    return Batches(streams, sizes, augmentation, mean, run.place, run.turns, one_size=algorithm.one_size)
 
 
 def _stream(name: str, settings: TrainStageSettings, paths: TrainFiles, pseudo_labels: PseudoLabels | None) -> Stream:
@@ -319,9 +277,9 @@ def _stream(name: str, settings: TrainStageSettings, paths: TrainFiles, pseudo_l
 
 
 def _sizes(batch_size: int, shares: dict[str, float]) -> dict[str, int]:
-    """Images a step per stream; what halves leave over goes to the first stream."""
+    """Images a step per stream that has its turn; what halves leave over goes to the first stream."""
     sizes = {name: int(batch_size * share) for name, share in shares.items()}
-    sizes[next(iter(sizes))] += batch_size - sum(sizes.values())
+    sizes[next(iter(sizes))] += round(batch_size * sum(shares.values())) - sum(sizes.values())
     empty = [name for name, size in sizes.items() if size == 0]
     if empty:
         raise UserError(
@@ -340,7 +298,14 @@ def _length(settings: TrainStageSettings, paths: TrainFiles, algorithm: Algorith
     stream, table = ("labeled", paths.labeled) if train.epochs_of == "labeled" else (of_unlabeled, paths.unlabeled)
     if stream is None or table is None:
         raise UserError(f"train.epochs_of: the algorithm '{settings.algorithm.name}' sees no {train.epochs_of} images")
-    return math.ceil(train.epochs * train.length_factor * len(pd.read_csv(table)) / sizes[stream])
+    batches = math.ceil(train.epochs * train.length_factor * len(pd.read_csv(table)) / sizes[stream])
+    steps, drawn = batches, int(algorithm.turns(batches)[stream].sum())
+    while drawn < batches:  # where streams take turns, more steps than batches
+        if steps > SELDOM * batches:
+            raise UserError(f"train.epochs_of: hardly a step draws {train.epochs_of} images; give steps")
+        steps = max(steps + batches - drawn, steps * batches // (drawn + 1))
+        drawn = int(algorithm.turns(steps)[stream].sum())
+    return steps
 
 
 def _write(run: _Run, paths: TrainFiles, machine: MachineSettings, seconds: float) -> None:
@@ -354,8 +319,8 @@ def _write(run: _Run, paths: TrainFiles, machine: MachineSettings, seconds: floa
         "seconds": round(seconds, 1),
         "network": run.segmenter.describe(),
     }
-    if paths.mixed is not None:
-        mixed.write(paths.mixed, run.examples, run.classes)
+    if paths.examples is not None:
+        examples.write(paths.examples, run.examples, run.classes)
     artifacts.write_csv(paths.table, pd.DataFrame(run.rows, columns=None if run.rows else ["step"]))
     artifacts.write_json(paths.manifest, manifest(settings.model_dump(mode="json"), paths.inputs(), **facts))
     files.save(paths.model, run.result(), settings.model, run.classes, run.step, settings.colors)

@@ -8,9 +8,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import numpy as np
 from torch import Tensor, nn
 
-from selftrain.data.batches import Batch
+from selftrain.data.batches import Batch, Turns
 from selftrain.models.segmenter import Segmenter
 
 
@@ -40,7 +41,7 @@ class Step:
     batches: dict[str, Batch]
     """By stream."""
     student: nn.Module
-    """The network that learns; takes what a `Segmenter` takes."""
+    """The network that learns; takes what a `Segmenter` takes, and returns what it returns."""
     teacher: Callable[[Tensor], Tensor]
     """Images to logits, without a gradient; a UserError where the training has no teacher."""
 
@@ -54,14 +55,14 @@ class Loss:
     facts: dict[str, Tensor] = field(default_factory=dict)
     """What train.csv tells beside the terms."""
     example: dict[str, Tensor] = field(default_factory=dict)
-    """Pictures of the step that are worth a look, by name: uint8 (3, h, w) or (h, w)."""
+    """Pictures that show how unlabeled images are used, by name: uint8 (3, h, w) or (h, w)."""
 
 
 class Algorithm(ABC):
     """What the loop asks of an algorithm."""
 
     streams: dict[str, float]
-    """The streams it draws from ('labeled', 'pseudo_labeled', 'unlabeled'), each with its share of the batch."""
+    """The streams it draws from ('labeled', 'pseudo_labeled', 'unlabeled'), each with its share of a step's batch."""
     one_size: bool = True
     """Whether the images of all streams must have one size."""
     state: dict[str, Tensor]
@@ -69,6 +70,10 @@ class Algorithm(ABC):
 
     def __init__(self, given: Given) -> None:
         self.given, self.state = given, {}
+
+    def turns(self, steps: int) -> Turns:
+        """At which of the steps each stream gives its images; at all of them, unless an algorithm alternates."""
+        return {name: np.ones(steps, bool) for name in self.streams}
 
     def heads(self, network: Segmenter) -> dict[str, nn.Module]:
         """New heads for the network to train with, by name; none unless an algorithm has some."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from selftrain import randomness
 from selftrain.data.augmentation import recolor
 from selftrain.data.batches import Batch
 from selftrain.errors import UserError
+from selftrain.models.segmenter import Outputs
 from selftrain.settings.data import IGNORE
 from selftrain.settings.mixing import (
     MeanTeacherMixingSettings,
@@ -22,7 +24,7 @@ from selftrain.settings.mixing import (
 )
 from selftrain.train.algorithms import Algorithm, Given, Loss, Step
 from selftrain.train.alignment import align, run_on, shares_of
-from selftrain.train.losses import at_size, cross_entropy, soft_cross_entropy, squared_error
+from selftrain.train.losses import at_size, cross_entropy, of_branches, soft_cross_entropy, squared_error
 from selftrain.train.mixing import Pixels, Place, paste_mask
 
 
@@ -64,9 +66,10 @@ class MeanTeacherMixing(Algorithm):
         mixture = self.mix(taught, labeled, step.number)
         seen = self.augment(mixture.mixed.images, step.number)
         of_labeled, of_mixed = self.ask(step.student, labeled.images, seen)
+        labeled_loss = partial(cross_entropy, labels=labeled.labels, class_weights=self.given.class_weights)
         terms = {
-            "labeled": cross_entropy(of_labeled, labeled.labels, self.given.class_weights),
-            "mixed": self.mixed_term(of_mixed, mixture.mixed),
+            "labeled": of_branches(labeled_loss, of_labeled.branches),
+            "mixed": of_branches(partial(self.mixed_loss, mixed=mixture.mixed), of_mixed.branches),
         }
         valid = mixture.mixed.labels != IGNORE
         weight = (mixture.mixed.weights * valid).sum() / valid.sum().clamp(min=1)
@@ -105,14 +108,14 @@ class MeanTeacherMixing(Algorithm):
         """Strong augmentation of mixed images, all of a step alike."""
         return recolor(images, self.settings.strong, randomness.generator(*self.given.place, "strong", number))
 
-    def ask(self, student: nn.Module, labeled: Tensor, mixed: Tensor) -> tuple[Tensor, Tensor]:
-        """The student's logits of labeled and of mixed images."""
+    def ask(self, student: nn.Module, labeled: Tensor, mixed: Tensor) -> tuple[Outputs, Outputs]:
+        """What the student says of labeled and of mixed images."""
         if self.settings.forwards == "separate":
-            return student(labeled), student(mixed)
-        one, other = student(torch.cat([labeled, mixed])).split([len(labeled), len(mixed)])
+            return student(labeled, apart=True), student(mixed, apart=True)
+        one, other = student(torch.cat([labeled, mixed]), apart=True).split([len(labeled), len(mixed)])
         return one, other
 
-    def mixed_term(self, logits: Tensor, mixed: Pixels) -> Tensor:
+    def mixed_loss(self, logits: Tensor, mixed: Pixels) -> Tensor:
         """The weighted loss of mixed images."""
         if mixed.probabilities is None:
             return cross_entropy(logits, mixed.labels, self.given.class_weights, mixed.weights)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
 from selftrain.data.batches import Batch
+from selftrain.models.segmenter import Outputs
 from selftrain.settings.training import PseudoLabeledSettings
 from selftrain.train.algorithms import Algorithm, Given, Loss, Step
-from selftrain.train.losses import cross_entropy
-
-Outputs = dict[str, tuple[Tensor, dict[str, Tensor]]]
-"""Per stream the logits, and what each head says."""
+from selftrain.train.losses import cross_entropy, of_branches
 
 
 class SelfTraining(Algorithm):
@@ -27,20 +27,18 @@ class SelfTraining(Algorithm):
         """One term per stream."""
         return Loss(self.segmentation_terms(self.outputs(step.student, step.batches), step.batches))
 
-    def outputs(self, student: nn.Module, batches: dict[str, Batch]) -> Outputs:
+    def outputs(self, student: nn.Module, batches: dict[str, Batch]) -> dict[str, Outputs]:
         """What the network says of each stream; in joint forwards batch-norm sees all of them together."""
         if self.settings.forwards == "separate":
-            return {stream: student(batch.images, heads=True) for stream, batch in batches.items()}
+            return {stream: student(batch.images, apart=True) for stream, batch in batches.items()}
         sizes = [len(batch.images) for batch in batches.values()]
-        logits, heads = student(torch.cat([batch.images for batch in batches.values()]), heads=True)
-        parts = {name: said.split(sizes) for name, said in heads.items()}
-        of_heads = [{name: parts[name][position] for name in parts} for position in range(len(sizes))]
-        return dict(zip(batches, zip(logits.split(sizes), of_heads, strict=True), strict=True))
+        together: Outputs = student(torch.cat([batch.images for batch in batches.values()]), apart=True)
+        return dict(zip(batches, together.split(sizes), strict=True))
 
-    def segmentation_terms(self, outputs: Outputs, batches: dict[str, Batch]) -> dict[str, Tensor]:
+    def segmentation_terms(self, outputs: dict[str, Outputs], batches: dict[str, Batch]) -> dict[str, Tensor]:
         """Cross-entropy per stream, weighted."""
-        return {
-            stream: self.weights[stream]
-            * cross_entropy(outputs[stream][0], batches[stream].labels, self.given.class_weights)
-            for stream in self.streams
-        }
+        terms = {}
+        for stream in self.streams:
+            loss = partial(cross_entropy, labels=batches[stream].labels, class_weights=self.given.class_weights)
+            terms[stream] = self.weights[stream] * of_branches(loss, outputs[stream].branches)
+        return terms

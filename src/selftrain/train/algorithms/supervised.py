@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from selftrain.settings.training import SupervisedSettings
 from selftrain.train.algorithms import Algorithm, Given, Loss, Step
-from selftrain.train.losses import cross_entropy
+from selftrain.train.losses import cross_entropy, of_branches
 
 
 class Supervised(Algorithm):
@@ -17,4 +19,6 @@ class Supervised(Algorithm):
     def loss(self, step: Step) -> Loss:
         """One term."""
         labeled = step.batches["labeled"]
-        return Loss({"labeled": cross_entropy(step.student(labeled.images), labeled.labels, self.given.class_weights)})
+        branches = step.student(labeled.images, apart=True).branches
+        loss = partial(cross_entropy, labels=labeled.labels, class_weights=self.given.class_weights)
+        return Loss({"labeled": of_branches(loss, branches)})

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from selftrain.data.batches import Batch
 from selftrain.errors import UserError
 from selftrain.models.heads import ImageClassifier
-from selftrain.models.segmenter import Segmenter
+from selftrain.models.segmenter import Outputs, Segmenter
 from selftrain.settings.training import WeakLabelSettings
 from selftrain.train.algorithms import Given, Loss, Step
-from selftrain.train.algorithms.self_training import Outputs, SelfTraining
+from selftrain.train.algorithms.self_training import SelfTraining
 from selftrain.train.losses import image_classification
 
 HEAD = "image_classifier"
@@ -39,13 +39,13 @@ class WeakLabels(SelfTraining):
         outputs = self.outputs(step.student, step.batches)
         return Loss(self.segmentation_terms(outputs, step.batches) | self.classification_terms(outputs, step.batches))
 
-    def classification_terms(self, outputs: Outputs, batches: dict[str, Batch]) -> dict[str, Tensor]:
+    def classification_terms(self, outputs: dict[str, Outputs], batches: dict[str, Batch]) -> dict[str, Tensor]:
         """Binary cross-entropy per stream, weighted."""
         terms = {}
         for stream in self.streams:
             in_view, known = weak_labels_in_view(batches[stream].labels, self.least[stream])
             weight = self.weights[stream] * self.settings.classification_weight
-            terms[f"{stream}_classes"] = weight * image_classification(outputs[stream][1][HEAD], in_view, known)
+            terms[f"{stream}_classes"] = weight * image_classification(outputs[stream].heads[HEAD], in_view, known)
         return terms
 
 

@@ -1,7 +1,9 @@
-"""mixed.h5: what a training that mixes images pasted, saw and was taught, at a few of its steps.
+"""examples.h5: how a training used unlabeled images, at a few of its steps.
 
-Datasets, one row per step: `step` int64; `pasted`, `below`, `mixed` uint8 (K, H, W, 3); `mask` uint8 (K, H, W), 1 where
-`pasted` was; `label` uint8 (K, H, W), 255 is ignore. Attributes: format, version, classes as JSON.
+Datasets, one row per step: `step` int64, and pictures, uint8 (K, h, w, 3), or maps, uint8 (K, h, w), 255 is ignore. Of
+mixing: `pasted`, `below`, `mask` (1 where `pasted` was), `mixed`, `label`. Of the curriculum: `image`, `predicted`,
+`agreement` (255 times the share of branches that name the same class), `label` (what was learned). Attributes: format,
+version, classes as JSON.
 """
 
 from __future__ import annotations
@@ -13,24 +15,27 @@ from typing import TYPE_CHECKING
 
 import h5py
 import numpy as np
+import numpy.typing as npt
 
 from selftrain import hdf5
 
 if TYPE_CHECKING:  # the report reads these files and has no other use for torch
     from torch import Tensor
 
-FORMAT = hdf5.Format("selftrain-mixed", 1, "run the training again to make it")
+FORMAT = hdf5.Format("selftrain-examples", 1, "run the training again to make it")
 SHOWN = 4
 """How many steps are kept."""
 
 
-def shown_steps(steps: int) -> set[int]:
-    """The steps, counted from 1, that are kept: evenly spaced, the last one among them.
+def shown_steps(drawn: npt.NDArray[np.bool_]) -> set[int]:
+    """The steps, counted from 1, that are kept: evenly spaced, each moved back to one that draws unlabeled images.
 
-    >>> sorted(shown_steps(200)), sorted(shown_steps(2))
-    ([50, 100, 150, 200], [1, 2])
+    >>> sorted(shown_steps(np.ones(200, bool))), sorted(shown_steps(np.array([True, False])))
+    ([50, 100, 150, 200], [1])
     """
-    return {max(1, round(steps * part / SHOWN)) for part in range(1, SHOWN + 1)}
+    wanted = {max(1, round(len(drawn) * part / SHOWN)) for part in range(1, SHOWN + 1)}
+    before = {step: np.flatnonzero(drawn[:step]) for step in wanted}
+    return {int(steps[-1]) + 1 for steps in before.values() if len(steps)}
 
 
 def write(path: Path, examples: dict[int, dict[str, Tensor]], classes: Sequence[str]) -> None:

@@ -1,0 +1,151 @@
+"""What the parts of a config say of each other: names that must exist, and settings that must fit together."""
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from selftrain.settings.base import Problem, nearest
+from selftrain.settings.curriculum import CurriculumSettings
+from selftrain.settings.data import TaskSettings
+from selftrain.settings.experiments import ExperimentSettings, PretrainSettings
+from selftrain.settings.mixing import MeanTeacherMixingSettings
+from selftrain.settings.prediction import PredictionSettings
+from selftrain.settings.training import TrainSettings
+
+Keys = tuple[int | str, ...]
+
+
+class Parts(Protocol):
+    """What a config has of them."""
+
+    train: TrainSettings
+    prediction: PredictionSettings
+    tasks: dict[str, TaskSettings]
+    pretrain: dict[str, PretrainSettings]
+    experiments: dict[str, ExperimentSettings]
+    only: tuple[str, ...] | None
+
+
+def problems_between(config: Parts) -> Iterator[Problem]:
+    """All of them, each at the path of a key."""
+    for name, pretrain in config.pretrain.items():
+        yield from _pretrain_problems(config, pretrain, ("pretrain", name))
+    for name, experiment in config.experiments.items():
+        yield from _experiment_problems(config, name, experiment)
+    known = list(config.experiments)
+    for number, name in enumerate(config.only or ()):
+        if name not in known:
+            yield ("only", number), nearest(name, known, "experiment")
+
+
+def _pretrain_problems(config: Parts, pretrain: PretrainSettings, where: Keys) -> Iterator[Problem]:
+    yield from _task_problems(config, pretrain.tasks, where)
+    tasks = pretrain.tasks or tuple(config.tasks)
+    yield from _weight_problems(config, pretrain.train, tasks, (*where, "train", "class_weights"))
+    for task in tasks if pretrain.labels == "truth" else ():
+        if task in config.tasks and not config.tasks[task].truth:
+            yield (*where, "labels"), f"the task '{task}' has no hidden truth (`truth: true`)"
+
+
+def _experiment_problems(config: Parts, name: str, experiment: ExperimentSettings) -> Iterator[Problem]:
+    where = ("experiments", name)
+    if name in ("pretrained", "data", "logs"):
+        yield where, "this name is a folder of its own in results; choose another"
+    if name in config.pretrain:
+        yield where, "is the name of a pretraining, too; choose another"
+    yield from _task_problems(config, experiment.tasks, where)
+    tasks = experiment.tasks or tuple(config.tasks)
+    pretrain = config.pretrain.get(experiment.pretrain)
+    if pretrain is None:
+        yield (*where, "pretrain"), nearest(experiment.pretrain, list(config.pretrain), "pretraining")
+    else:
+        if pretrain.labels == "truth" and not experiment.oracle:
+            yield (*where, "pretrain"), f"'{experiment.pretrain}' has learned hidden truth; only an `oracle: true` may"
+        yield from _runs_on(pretrain, tasks, (*where, "pretrain"), experiment.pretrain)
+        yield from _network_problems(config, pretrain, experiment, where)
+    yield from _upper_bound_problems(config, experiment, tasks, (*where, "upper_bound"))
+    yield from _alignment_problems(config, experiment, tasks, (*where, "algorithm", "alignment", "target"))
+    trained: list[tuple[Keys, TrainSettings]] = [(where, experiment.train)]
+    trained += [((*where, "rounds", number), one.train) for number, one in enumerate(experiment.rounds or ())]
+    for place, train in trained:
+        yield from _weight_problems(config, train, tasks, (*place, "train", "class_weights"))
+
+
+def _task_problems(config: Parts, tasks: tuple[str, ...] | None, where: Keys) -> Iterator[Problem]:
+    for number, task in enumerate(tasks or ()):
+        if task not in config.tasks:
+            yield (*where, "tasks", number), nearest(task, list(config.tasks), "task")
+
+
+def _runs_on(pretrain: PretrainSettings, tasks: tuple[str, ...], where: Keys, name: str) -> Iterator[Problem]:
+    """A pretraining that does not run on every task it is needed on."""
+    for task in tasks:
+        if pretrain.tasks is not None and task not in pretrain.tasks:
+            yield where, f"'{name}' does not run on the task '{task}'; name it in its 'tasks'"
+
+
+def _network_problems(
+    config: Parts, pretrain: PretrainSettings, experiment: ExperimentSettings, where: Keys
+) -> Iterator[Problem]:
+    """What a method asks of a network that the pretraining's is not."""
+    model = pretrain.model
+    if experiment.algorithm.name == "weak_labels" and model.module:
+        reason = "'weak_labels' needs an encoder's features; the pretraining's model is a module of your own"
+        yield (*where, "algorithm"), reason
+    if model.branches > 1 or model.module:
+        return
+    alone = f"the model of '{experiment.pretrain}' has one branch, which always agrees; set its 'branches' to 2 or more"
+    if isinstance(experiment.algorithm, CurriculumSettings):
+        for key in ("target_easy_mining", "source_hard_mining"):
+            if getattr(experiment.algorithm, key) is not None:
+                yield (*where, "algorithm", key), f"{alone}, or write `{key}: false`"
+    asked: list[tuple[Keys, PredictionSettings]] = [((), config.prediction), (where, experiment.prediction)]
+    asked += [((*where, "rounds", number), one.prediction) for number, one in enumerate(experiment.rounds or ())]
+    for place, prediction in asked if experiment.rounds else ():
+        if prediction.agreement is not None:
+            yield (*place, "prediction", "agreement"), alone
+
+
+def _upper_bound_problems(
+    config: Parts, experiment: ExperimentSettings, tasks: tuple[str, ...], where: Keys
+) -> Iterator[Problem]:
+    name = experiment.upper_bound
+    if name is None:
+        return
+    bound = config.pretrain.get(name)
+    if bound is None:
+        yield where, nearest(name, list(config.pretrain), "pretraining")
+    elif bound.labels != "truth":
+        yield where, f"'{name}' does not learn the target's labels; give it `labels: truth`"
+    else:
+        yield from _runs_on(bound, tasks, where, name)
+
+
+def _alignment_problems(
+    config: Parts, experiment: ExperimentSettings, tasks: tuple[str, ...], where: Keys
+) -> Iterator[Problem]:
+    algorithm = experiment.algorithm
+    if not isinstance(algorithm, MeanTeacherMixingSettings) or algorithm.alignment is None:
+        return
+    target = algorithm.alignment.target
+    for name in tasks:
+        task = config.tasks.get(name)
+        if task is not None and target == "truth" and not task.truth:
+            yield where, f"the task '{name}' has no hidden truth (`truth: true`)"
+        elif task is not None and not isinstance(target, str) and len(target) != len(task.classes):
+            yield where, f"{len(target)} shares for the {len(task.classes)} classes of the task '{name}'"
+
+
+def _weight_problems(config: Parts, train: TrainSettings, tasks: tuple[str, ...], where: Keys) -> Iterator[Problem]:
+    """Class weights that do not fit a task; those that all trainings inherit are told at the top, too, and so once."""
+    weights = train.class_weights
+    places = [where] + ([("train", "class_weights")] if weights == config.train.class_weights else [])
+    for name in tasks:
+        classes = list(config.tasks[name].classes) if name in config.tasks else []
+        if classes and isinstance(weights, tuple) and len(weights) != len(classes):
+            yield from (
+                (place, f"{len(weights)} for the {len(classes)} classes of the task '{name}'") for place in places
+            )
+        for one in weights if classes and isinstance(weights, dict) else ():
+            if one not in classes:
+                reason = nearest(one, classes, "class") + f" (of the task '{name}')"
+                yield from (((*place, one), reason) for place in places)
