@@ -10,6 +10,7 @@ import h5py
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colorbar import Colorbar
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
@@ -100,13 +101,17 @@ def draw(shown: Shown) -> Figure:
         figure = Figure(figsize=size, layout="constrained")
         panels = iter(figure.subplots(1, count, squeeze=False)[0])
         if photo is not None:
-            next(panels).imshow(photo)
+            axes = next(panels)
+            axes.imshow(photo)
+            axes.set_title("image")
         _draw_classes(next(panels), shown, photo)
         _draw_map(next(panels), shown.log_odds, "confidence (log-odds)", "viridis", (-8.0, 24.0))
         if shown.branches > 1:
             agree = (shown.share == 1).mean()
-            title = f"share of {shown.branches} branches that agree ({agree:.0%}: all)"
-            _draw_map(next(panels), shown.share, title, AGREEMENT, (1 / shown.branches, 1))
+            title = f"branches that agree ({agree:.0%} of the pixels: all {shown.branches})"
+            scale = _draw_map(next(panels), shown.share, title, AGREEMENT, (1 / shown.branches, 1))
+            numbers = range(1, shown.branches + 1)
+            scale.set_ticks([one / shown.branches for one in numbers], labels=[str(one) for one in numbers])
         for axes in figure.axes[:count]:
             axes.set_xticks([])
             axes.set_yticks([])
@@ -128,10 +133,10 @@ def _draw_classes(axes: Axes, shown: Shown, photo: np.ndarray | None) -> None:
     axes.set_title(shown.kind if share == 1 else f"{shown.kind} ({share:.0%} of the pixels)")
 
 
-def _draw_map(axes: Axes, values: np.ndarray, title: str, colors: object, limits: tuple[float, float]) -> None:
+def _draw_map(axes: Axes, values: np.ndarray, title: str, colors: object, limits: tuple[float, float]) -> Colorbar:
     drawn = axes.imshow(values, cmap=colors, vmin=limits[0], vmax=limits[1], interpolation="nearest")  # type: ignore[arg-type]
     axes.set_title(title)
-    axes.get_figure().colorbar(drawn, ax=axes, shrink=0.8, pad=0.02)  # type: ignore[union-attr]
+    return axes.get_figure().colorbar(drawn, ax=axes, shrink=0.8, pad=0.02)  # type: ignore[union-attr]
 
 
 def _shown(file: Path, image: str | None, table: Path | None) -> Shown:
