@@ -25,10 +25,10 @@ from selftrain.label.choice import choose
 from selftrain.label.merge import merge
 from selftrain.label.pseudo_labels import PseudoLabels
 from selftrain.label.stage import label
-from selftrain.models import files
+from selftrain.models import files, top
 from selftrain.models.segmenter import Segmenter
-from selftrain.predict import confidence
-from selftrain.predict.confidence import decide, top_classes
+from selftrain.models.top import top_classes
+from selftrain.predict.confidence import decide
 from selftrain.predict.forward import Predictor, load_predictor
 from selftrain.predict.spatial_prior import at_size
 from selftrain.predict.stage import predict_shard
@@ -59,7 +59,7 @@ def most_frequent(votes):
 def test_the_top_class_is_the_lowest_of_equals(shape, seed, levels, at_once):
     scores = np.random.default_rng(seed).integers(-levels, levels, shape).astype(np.float32)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(confidence, "CACHED", at_once)
+        patched.setattr(top, "CACHED", at_once)
         found = top_classes(torch.from_numpy(scores))
     assert found.dtype == torch.uint8 and (found.numpy() == scores.argmax(1)).all()
 

@@ -36,7 +36,10 @@ class Outputs(NamedTuple):
 
 def averaged(branches: Sequence[Tensor]) -> Tensor:
     """What branches say together: the mean of their logits, before any softmax (strategic curriculum, section 3.2)."""
-    return branches[0] if len(branches) == 1 else torch.stack(list(branches)).mean(0)
+    total = branches[0]
+    for logits in branches[1:]:
+        total = total + logits
+    return total if len(branches) == 1 else total / len(branches)
 
 
 class Segmenter(nn.Module):

@@ -11,9 +11,7 @@ from torch import Tensor
 
 from selftrain.confidence import BINS, LOW, STEPS
 from selftrain.errors import UserError
-
-CACHED = 2**18
-"""Values that are worked on at a time on a CPU, so that each pass over them stays in the cache."""
+from selftrain.models.top import lowest_equal, lowest_top, parts
 
 
 class NotFinite(UserError):
@@ -58,22 +56,14 @@ def decide_probabilities(means: Tensor, thresholds: Tensor | None = None) -> tup
     return _by_rows(means, partial(_from_probabilities, thresholds=thresholds))
 
 
-def top_classes(scores: Tensor) -> Tensor:
-    """The class with the highest of float32 scores (B, C, H, W), the lowest id among equals: uint8 (B, H, W)."""
-    classes = torch.empty((len(scores), *scores.shape[2:]), dtype=torch.uint8, device=scores.device)
-    for image, part in _parts(scores):
-        classes[image, part] = _lowest_top(scores[image, :, part])
-    return classes
-
-
 def _from_logits(logits: Tensor, thresholds: Tensor | None) -> tuple[Tensor, Tensor]:
     """Classes (long) and log-odds of float32 (C, rows, W)."""
     top = logits.amax(0)
     scratch = torch.empty_like(logits)
     if thresholds is None:
-        classes, lead = _lowest_equal(logits, top, scratch), top - top  # NaN where the top is infinite, else 0
+        classes, lead = lowest_equal(logits, top, scratch), top - top  # NaN where the top is infinite, else 0
     else:
-        classes = _lowest_top(torch.sub(logits, thresholds.log()[:, None, None], out=scratch))
+        classes = lowest_top(torch.sub(logits, thresholds.log()[:, None, None], out=scratch))
         lead = logits.gather(0, classes[None])[0] - top
     others = torch.sub(logits, top, out=scratch).exp_().scatter_(0, classes[None], 0.0).sum(0)
     return classes, lead - others.log_()
@@ -85,44 +75,22 @@ def _from_probabilities(means: Tensor, thresholds: Tensor | None) -> tuple[Tenso
     if thresholds is not None:
         limits = thresholds[:, None, None]
         scores = (means / limits).masked_fill_(limits.isinf(), -1)  # below a probability that is exactly 0
-    classes = _lowest_top(scores)
+    classes = lowest_top(scores)
     chosen = means.gather(0, classes[None])[0]
     others = means.scatter(0, classes[None], 0.0).sum(0)
     return classes, chosen.log_() - others.log_()
-
-
-def _lowest_top(values: Tensor) -> Tensor:
-    """The lowest class with the top value, long (rows, W) of float32 (C, rows, W)."""
-    return _lowest_equal(values, values.amax(0), torch.empty_like(values))
-
-
-def _lowest_equal(values: Tensor, top: Tensor, scratch: Tensor) -> Tensor:
-    """The lowest class whose value is the top one, in a fourth of the time of argmax over the first dimension.
-
-    Comparing into floats and not into booleans is what makes it fast on a CPU.
-    """
-    ranks = torch.arange(len(values), 0, -1, dtype=values.dtype, device=values.device)
-    rank = torch.eq(values, top, out=scratch).mul_(ranks[:, None, None]).amax(0)
-    return (len(values) - rank.clamp_(min=1)).long()  # NaN equals nothing: it has some class until it is reported
 
 
 def _by_rows(values: Tensor, rule: Callable[[Tensor], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     """Apply `rule` to a few rows (C, rows, W) of each image at a time."""
     classes = torch.empty((len(values), *values.shape[2:]), dtype=torch.uint8, device=values.device)
     log_odds = torch.empty(classes.shape, device=values.device)
-    for image, part in _parts(values):
+    for image, part in parts(values):
         classes[image, part], log_odds[image, part] = rule(values[image, :, part])
     undefined = log_odds.isnan().flatten(1).any(1)
     if undefined.any():
         raise NotFinite(undefined.nonzero().flatten().tolist())
     return classes, _quantize(log_odds)
-
-
-def _parts(values: Tensor) -> Iterator[tuple[int, slice]]:
-    """The images of (B, C, H, W), each in rows that stay in the cache."""
-    batch, channels, height, width = values.shape
-    rows = height if values.is_cuda else max(1, CACHED // (channels * width))
-    return ((image, slice(start, start + rows)) for image in range(batch) for start in range(0, height, rows))
 
 
 def _quantize(log_odds: Tensor) -> Tensor:

@@ -17,7 +17,8 @@ from selftrain.data.augmentation import fill_color
 from selftrain.errors import UserError
 from selftrain.models import files
 from selftrain.models.agreement import agreement
-from selftrain.predict.confidence import decide, decide_probabilities, naming, top_classes
+from selftrain.models.top import top_classes
+from selftrain.predict.confidence import decide, decide_probabilities, naming
 from selftrain.predict.patches import mean_over_patches
 from selftrain.predict.spatial_prior import at_size
 from selftrain.settings.data import Size

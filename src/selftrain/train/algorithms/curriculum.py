@@ -18,6 +18,7 @@ from selftrain.data.batches import Batch, Turns
 from selftrain.errors import UserError
 from selftrain.models.agreement import agreement
 from selftrain.models.segmenter import Outputs, averaged
+from selftrain.models.top import top_classes
 from selftrain.settings.curriculum import CurriculumSettings, RampSettings
 from selftrain.settings.data import IGNORE
 from selftrain.train.algorithms import Algorithm, Given, Loss, Step
@@ -51,7 +52,7 @@ class Curriculum(Algorithm):
         if len(branches) == 1 and getattr(self.settings, mining) is not None:
             raise UserError(f"algorithm.{mining}: the model has one branch, which always agrees; switch this off")
         with torch.no_grad():
-            agreeing = agreement([logits.argmax(1) for logits in branches])
+            agreeing = agreement([top_classes(logits) for logits in branches])
         if stream == "labeled":
             return self.of_labeled(branches, agreeing, batch, step)
         return self.of_unlabeled(branches, agreeing, batch)
@@ -70,7 +71,7 @@ class Curriculum(Algorithm):
         """Target easy mining: only pixels on which enough branches agree are learned, as the network labels them."""
         valid, told = batch.labels != IGNORE, self.settings.target_easy_mining
         with torch.no_grad():
-            predicted = averaged(branches).argmax(1).to(torch.uint8)
+            predicted = top_classes(averaged(branches))
         easy = agreeing == len(branches)
         learned = valid if told is None else valid & (agreeing >= least(told.agreement, len(branches)))
         facts = {"unlabeled_agreement": _share(easy, valid), "unlabeled_retained": _share(learned, valid)}
