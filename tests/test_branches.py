@@ -28,7 +28,8 @@ from selftrain.train import stage
 from selftrain.train.algorithms import Given, Step
 from selftrain.train.algorithms.self_training import SelfTraining
 from selftrain.train.algorithms.supervised import Supervised
-from selftrain.train.losses import branch_similarity, cross_entropy
+from selftrain.train.branches import branch_similarity
+from selftrain.train.losses import cross_entropy
 from selftrain.train.stage import train
 
 torch.set_num_threads(1)

@@ -30,8 +30,8 @@ from selftrain.settings.config import MachineSettings
 from selftrain.settings.training import OptimizerSettings, TrainStageSettings
 from selftrain.train import examples
 from selftrain.train.algorithms import Algorithm, Step
+from selftrain.train.branches import branch_similarity
 from selftrain.train.inputs import TrainFiles, given
-from selftrain.train.losses import branch_similarity
 from selftrain.train.resume import Resume, resumable
 from selftrain.train.teacher import Teacher
 
