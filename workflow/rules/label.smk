@@ -12,6 +12,7 @@ rule select:
         f"{ROUND}/cut.csv",
     log:
         f"{ROUND_LOG}/select.log",
+    priority: 1
     conda:
         ENVIRONMENT
     params:
@@ -32,6 +33,7 @@ rule choose:
         temp(f"{ROUND}/chosen-{{shard}}-of-{{shards}}.h5"),
     log:
         f"{ROUND_LOG}/choose-{{shard}}-of-{{shards}}.log",
+    priority: 1
     conda:
         ENVIRONMENT
     threads: THREADS
@@ -56,6 +58,7 @@ rule label:
         temp(f"{ROUND}/pseudo_labels-{{shard}}-of-{{shards}}.h5"),
     log:
         f"{ROUND_LOG}/label-{{shard}}-of-{{shards}}.log",
+    priority: 1
     conda:
         ENVIRONMENT
     params:
@@ -82,6 +85,7 @@ rule merge:
         ),
     log:
         f"{ROUND_LOG}/merge.log",
+    priority: 1
     conda:
         ENVIRONMENT
     params:

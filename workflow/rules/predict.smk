@@ -8,6 +8,7 @@ rule predict:
         kept(f"{RESULTS}/{{task}}/{{model}}/predictions/{{mode}}/shard-{{shard}}-of-{{shards}}.h5"),
     log:
         f"{RESULTS}/logs/{{task}}/{{model}}/predict-{{mode}}-{{shard}}-of-{{shards}}.log",
+    priority: 1
     conda:
         ENVIRONMENT
     threads: THREADS

@@ -1,4 +1,5 @@
 # train: one command for every kind of training; round 0 is a pretraining, an online training stands where round 1 would.
+# What others wait for has priority over what nobody waits for: scores then fill the last gaps, not one long training.
 
 
 rule train:
@@ -16,6 +17,7 @@ rule train:
         manifest=f"{RESULTS}/{{task}}/{{model}}/manifest.json",
     log:
         f"{RESULTS}/logs/{{task}}/{{model}}/train.log",
+    priority: 1
     conda:
         ENVIRONMENT
     threads: THREADS
