@@ -376,3 +376,12 @@ def test_only_an_oracle_starts_from_hidden_truth() -> None:
 def test_an_experiment_and_a_pretraining_have_names_of_their_own() -> None:
     (line,) = told_lines(("pretrain.dars", {}))
     assert line == "experiments.dars: is the name of a pretraining, too; choose another"
+
+
+def test_what_no_round_inherits_is_not_asked_about() -> None:
+    """A filter at the top that every round on one branch switches off, and weights that every round replaces."""
+    off = [{"portion": 0.2, "prediction": {"agreement": None}, "train": {"class_weights": {"road": 2}}}]
+    changes = [("prediction", {"agreement": 1}), ("experiments.dars.train", {"class_weights": {"rod": 2}})]
+    changes += [("experiments.dars.rounds", off), ("experiments.st.rounds", [{"prediction": {"agreement": None}}])]
+    told = parse(good(*changes))
+    assert [one.prediction.agreement for one in told.experiments["dars"].rounds or ()] == [None]

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+import numpy.typing as npt
+
 
 def least(share: float, branches: int) -> int:
     """How many branches a share of them is: the fewest that make it. Shares may be rounded to two digits.
@@ -15,3 +18,14 @@ def least(share: float, branches: int) -> int:
     (3, 2, 3, 1)
     """
     return max(1, math.ceil((share - 0.005) * branches))
+
+
+def agreeing(votes: npt.NDArray[np.int64], least_agreement: int = 0) -> npt.NDArray[np.float64]:
+    """Per class the share of its pixels on which so many branches agree (0: all of them), NaN of a class without any.
+
+    Args:
+        votes: pixels of each class that 1, 2, ... branches agree on, (C, E).
+        least_agreement: how many.
+    """
+    enough, pixels = votes[:, (least_agreement or votes.shape[1]) - 1 :].sum(1), votes.sum(1)
+    return np.divide(enough, pixels, out=np.full(len(votes), np.nan), where=pixels > 0)

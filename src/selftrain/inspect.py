@@ -9,13 +9,14 @@ import h5py
 import numpy as np
 import pandas as pd
 
+from selftrain.agreement import agreeing
 from selftrain.confidence import BINS, log_odds_of, probability_of
 from selftrain.errors import UserError
 from selftrain.label import pseudo_labels
 from selftrain.label.merge import CLASS_COLUMNS
 from selftrain.label.pseudo_labels import PseudoLabels
 from selftrain.predict import store
-from selftrain.predict.store import Predictions, agreeing
+from selftrain.predict.store import Predictions
 from selftrain.select.cut import COLUMNS, Counts, at_or_above
 from selftrain.select.policies import decide, has_fixed_threshold
 from selftrain.settings.selection import LabelSettings

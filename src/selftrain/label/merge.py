@@ -15,11 +15,12 @@ import numpy.typing as npt
 import pandas as pd
 
 from selftrain import artifacts, hdf5
+from selftrain.agreement import agreeing
 from selftrain.errors import UserError
 from selftrain.label.layout import SHARD, Counts, Labels, create_planes, write_images
 from selftrain.label.pseudo_labels import FORMAT
 from selftrain.label.weak_labels import weak_labels
-from selftrain.predict.store import Predictions, agreeing, read_histograms
+from selftrain.predict.store import Predictions, read_histograms
 from selftrain.select.cut import kl_divergence, read_cut
 from selftrain.settings.selection import LabelSettings
 

@@ -120,17 +120,6 @@ def histogram(classes: Plane, bins: Plane, count: int, width: int = BINS) -> npt
     return np.bincount(cells.ravel(), minlength=count * width).reshape(count, width)
 
 
-def agreeing(votes: npt.NDArray[np.int64], least_agreement: int = 0) -> npt.NDArray[np.float64]:
-    """Per class the share of its pixels on which so many branches agree (0: all of them), NaN of a class without any.
-
-    Args:
-        votes: pixels of each class that 1, 2, ... branches agree on, (C, E).
-        least_agreement: how many.
-    """
-    enough, pixels = votes[:, (least_agreement or votes.shape[1]) - 1 :].sum(1), votes.sum(1)
-    return np.divide(enough, pixels, out=np.full(len(votes), np.nan), where=pixels > 0)
-
-
 class Predictions:
     """Reads one shard, an image at a time; close it, or use it in a `with` block.
 

@@ -1,6 +1,6 @@
 """What the parts of a config say of each other: names that must exist, and settings that must fit together."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 from selftrain.settings.base import Problem, nearest
@@ -40,7 +40,7 @@ def problems_between(config: Parts) -> Iterator[Problem]:
 def _pretrain_problems(config: Parts, pretrain: PretrainSettings, where: Keys) -> Iterator[Problem]:
     yield from _task_problems(config, pretrain.tasks, where)
     tasks = pretrain.tasks or tuple(config.tasks)
-    yield from _weight_problems(config, pretrain.train, tasks, (*where, "train", "class_weights"))
+    yield from _weight_problems(config, pretrain.train, tasks, where)
     for task in tasks if pretrain.labels == "truth" else ():
         if task in config.tasks and not config.tasks[task].truth:
             yield (*where, "labels"), f"the task '{task}' has no hidden truth (`truth: true`)"
@@ -64,10 +64,11 @@ def _experiment_problems(config: Parts, name: str, experiment: ExperimentSetting
         yield from _network_problems(config, pretrain, experiment, where)
     yield from _upper_bound_problems(config, experiment, tasks, (*where, "upper_bound"))
     yield from _alignment_problems(config, experiment, tasks, (*where, "algorithm", "alignment", "target"))
-    trained: list[tuple[Keys, TrainSettings]] = [(where, experiment.train)]
-    trained += [((*where, "rounds", number), one.train) for number, one in enumerate(experiment.rounds or ())]
-    for place, train in trained:
-        yield from _weight_problems(config, train, tasks, (*place, "train", "class_weights"))
+    if experiment.rounds is None:
+        yield from _weight_problems(config, experiment.train, tasks, where)
+    for number, one in enumerate(experiment.rounds or ()):
+        above: dict[Keys, object] = {where: experiment.train.class_weights}
+        yield from _weight_problems(config, one.train, tasks, (*where, "rounds", number), above)
 
 
 def _task_problems(config: Parts, tasks: tuple[str, ...] | None, where: Keys) -> Iterator[Problem]:
@@ -98,11 +99,11 @@ def _network_problems(
         for key in ("target_easy_mining", "source_hard_mining"):
             if getattr(experiment.algorithm, key) is not None:
                 yield (*where, "algorithm", key), f"{alone}, or write `{key}: false`"
-    asked: list[tuple[Keys, PredictionSettings]] = [((), config.prediction), (where, experiment.prediction)]
-    asked += [((*where, "rounds", number), one.prediction) for number, one in enumerate(experiment.rounds or ())]
-    for place, prediction in asked if experiment.rounds else ():
-        if prediction.agreement is not None:
-            yield (*place, "prediction", "agreement"), alone
+    above: dict[Keys, object] = {(): config.prediction.agreement, where: experiment.prediction.agreement}
+    for number, one in enumerate(experiment.rounds or ()):
+        if one.prediction.agreement is not None:
+            for place in _places((*where, "rounds", number), one.prediction.agreement, above):
+                yield (*place, "prediction", "agreement"), alone
 
 
 def _upper_bound_problems(
@@ -135,17 +136,27 @@ def _alignment_problems(
             yield where, f"{len(target)} shares for the {len(task.classes)} classes of the task '{name}'"
 
 
-def _weight_problems(config: Parts, train: TrainSettings, tasks: tuple[str, ...], where: Keys) -> Iterator[Problem]:
-    """Class weights that do not fit a task; those that all trainings inherit are told at the top, too, and so once."""
+def _weight_problems(
+    config: Parts, train: TrainSettings, tasks: tuple[str, ...], where: Keys, above: Mapping[Keys, object] | None = None
+) -> Iterator[Problem]:
+    """Class weights that do not fit a task."""
     weights = train.class_weights
-    places = [where] + ([("train", "class_weights")] if weights == config.train.class_weights else [])
+    inherited: dict[Keys, object] = {(): config.train.class_weights} | (above or {})
+    places = [(*place, "train", "class_weights") for place in _places(where, weights, inherited)]
     for name in tasks:
         classes = list(config.tasks[name].classes) if name in config.tasks else []
         if classes and isinstance(weights, tuple) and len(weights) != len(classes):
-            yield from (
-                (place, f"{len(weights)} for the {len(classes)} classes of the task '{name}'") for place in places
-            )
+            reason = f"{len(weights)} for the {len(classes)} classes of the task '{name}'"
+            yield from ((place, reason) for place in places)
         for one in weights if classes and isinstance(weights, dict) else ():
             if one not in classes:
                 reason = nearest(one, classes, "class") + f" (of the task '{name}')"
                 yield from (((*place, one), reason) for place in places)
+
+
+def _places(where: Keys, value: object, above: Mapping[Keys, object]) -> list[Keys]:
+    """Where a value stands: at its own place, and at those above that say the same, from which it may be inherited.
+
+    A problem that is told at all of them is told once, where the file says it.
+    """
+    return [where, *(place for place, there in above.items() if there == value)]
