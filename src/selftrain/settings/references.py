@@ -141,7 +141,7 @@ def _weight_problems(
 ) -> Iterator[Problem]:
     """Class weights that do not fit a task."""
     weights = train.class_weights
-    inherited: dict[Keys, object] = {(): config.train.class_weights} | (above or {})
+    inherited: dict[Keys, object] = {(): config.train.class_weights, **(above or {})}
     places = [(*place, "train", "class_weights") for place in _places(where, weights, inherited)]
     for name in tasks:
         classes = list(config.tasks[name].classes) if name in config.tasks else []
