@@ -63,11 +63,15 @@ def split(tmp_path_factory):
 def scored(tmp_path, split):
     """Evaluates a random model and returns it and its two tables."""
 
-    def run(size=None, evaluation=None, classes=tiny.CLASSES):
+    def run(size=None, evaluation=None, classes=tiny.CLASSES, score_size=None, subsets=None):
         network = tiny.save_model(tmp_path / "model.safetensors", classes=classes)
         read = tiny.READ.model_copy(update={"size": size})
         chosen = EvaluateStageSettings(
-            evaluation=evaluation or InferenceSettings(), seed=0, batch_size=3, splits={"val": read, "again": read}
+            evaluation=evaluation or InferenceSettings(),
+            seed=0,
+            batch_size=3,
+            splits={name: {"read": read, "score_size": score_size} for name in ("val", "again")},
+            subsets=subsets or {},
         )
         tables = tmp_path / "confusion.csv", tmp_path / "metrics.csv"
         evaluate(chosen, tmp_path / "model.safetensors", {"val": split, "again": split}, *tables)
@@ -147,3 +151,31 @@ def test_pseudo_labels_of_other_images_are_not_scored(tmp_path, split):
     file = tiny.write_pseudo_labels(tmp_path / "pseudo_labels.h5", ["x"], [tiny.blocks(tiny.SIZE)])
     with pytest.raises(UserError, match="its images are not those of"):
         score(ScoreSettings(truth=tiny.READ), file, split, tmp_path / "score.csv")
+
+
+@pytest.mark.parametrize("others", ["counted", "ignored"])
+def test_the_mean_over_a_subset_counts_the_pixels_of_others_or_not(scored, others):
+    chosen = ("sky", "car")
+    _, table, metrics = scored(subsets={"13": {"classes": chosen, "others": others}})
+    own = table[table.split == "val"]
+    values = []
+    for name in chosen:
+        hits = own[(own.truth == name) & (own.prediction == name)].pixels.sum()
+        either = own[(own.truth == name) | (own.prediction == name)]
+        either = either if others == "counted" else either[either.truth.isin(chosen)]
+        values.append(hits / either.pixels.sum())
+    row = metrics[(metrics.split == "val") & (metrics.metric == "subset_miou")].squeeze()
+    assert row["class"] == "13" and row.value == pytest.approx(np.mean(values))
+    assert row.pixels == own[own.truth.isin(chosen)].pixels.sum()
+
+
+def test_scores_may_be_taken_at_another_size(scored, split):
+    network, table, _ = scored(score_size=(16, 24))
+    matrix = np.zeros((3, 3), int)
+    rows = pd.read_csv(split)
+    for image, label in zip(rows.image_file, rows.label_file, strict=True):
+        with torch.inference_mode():
+            logits = network(to_tensor(read_image(image))[None])
+            guess = F.interpolate(logits, (16, 24), mode="bilinear").argmax(1)[0].numpy()
+        matrix += slow_confusion(read_label(label, tiny.READ, (16, 24)), guess, 3)
+    assert (table[table.split == "val"].pixels.to_numpy().reshape(3, 3) == matrix).all()

@@ -28,6 +28,7 @@ from selftrain.report.results import read_results, read_summary
 from selftrain.report.summary import summarize, write_summary
 from selftrain.report.tables import DASH, alarms, class_table, summary_table, weak_label_table
 from selftrain.report.terminal import print_summary
+from selftrain.settings.data import ReadSettings
 from selftrain.settings.report import ReportSettings, RoundReport, TaskReport
 from selftrain.train import examples
 
@@ -132,8 +133,7 @@ def write_results(folder: Path, seeds: tuple[int, ...] = (0,), truth: bool = Tru
         name="tiny",
         classes=CLASSES,
         colors=None,
-        ids=None,
-        ignore_index=255,
+        read_truth=ReadSettings(classes=CLASSES, ignore_index=255) if truth else None,
         evaluation={"val": ""},
         **write_images(folder, truth),
     )

@@ -91,7 +91,7 @@ def test_statistics_are_what_counting_gives(
     files = [tmp_path / f"{number}.png" for number in range(len(labels))]
     for file, label in zip(files, labels, strict=True):
         Image.fromarray(label).save(file)
-    rows = [[file.stem, "", str(file), 1, 1, "", ""] for file in files]
+    rows = [[file.stem, "", str(file), *label.shape, "", ""] for file, label in zip(files, labels, strict=True)]
     pd.DataFrame(rows, columns=COLUMNS).to_csv(tmp_path / "images.csv", index=False)
     write_statistics(read, tmp_path / "images.csv", tmp_path / "classes.csv", tmp_path / "statistics.h5")
 

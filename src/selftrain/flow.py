@@ -5,19 +5,17 @@ An online experiment is one training beside the rounds; its model stands where a
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from selftrain.errors import UserError
 from selftrain.settings.base import nearest
-from selftrain.settings.config import Config
-from selftrain.settings.data import ListSettings, SplitSettings
 from selftrain.settings.experiments import ExperimentSettings, PretrainSettings, RoundSettings
 from selftrain.settings.prediction import PredictionSettings
 from selftrain.settings.selection import CbstSettings
 from selftrain.settings.training import ClassWeightRuleSettings, LearnsFromUnlabeled, TrainSettings
+from selftrain.splits import Splits
 
 
 @dataclass(frozen=True)
@@ -45,11 +43,8 @@ def model_at(task: str, folder: str) -> Model:
     return Model(task, parts[0], int(parts[1].removeprefix("seed-")), int(parts[2].removeprefix("round-")))
 
 
-class Flow:
+class Flow(Splits):
     """The models, rounds and shards that a config asks for, and their files."""
-
-    def __init__(self, config: Config) -> None:
-        self.config = config
 
     # What there is.
 
@@ -134,17 +129,7 @@ class Flow:
             return Model(model.task, model.name, model.seed, model.round - 1)
         return Model(model.task, self.experiment(model).pretrain, model.seed, 0)
 
-    def splits(self, task: str) -> dict[str, SplitSettings]:
-        """All splits of a task by name; `truth` is the unlabeled split with its hidden labels."""
-        settings = self.config.tasks[task]
-        truth = {"truth": settings.unlabeled} if settings.truth else {}
-        return {"labeled": settings.labeled, "unlabeled": settings.unlabeled, **truth, **settings.evaluation}
-
     # Where it is.
-
-    def task_path(self, task: str, *parts: str) -> str:
-        """A path below a task's results."""
-        return "/".join([self.config.results, task, *parts])
 
     def model_path(self, model: Model, *parts: str) -> str:
         """A path below a model's folder."""
@@ -256,58 +241,18 @@ class Flow:
 
     def check_files(self) -> None:
         """Look for every file that the config names, before any job; reading them is the check stage's work."""
-        from selftrain.data.listing import list_split
-
-        problems = []
-        for name in dict.fromkeys(model.name for model in self.pretrained):
-            pretrain = self.config.pretrain[name]
-            for key, file in (("start", pretrain.start), ("model.weights", pretrain.model.weights)):
-                if file not in (None, "hub") and not Path(file).is_file():
-                    problems.append(f"pretrain.{name}.{key}: {file}: no such file")
-        for task in self.config.tasks:
-            for split, settings in self.splits(task).items():
-                if settings.streets is None:
-                    problems += [
-                        f"tasks.{task}.{split}: {line}" for line in _problems(list_split, self.listing(task, split))
-                    ]
+        problems = [*self.weight_problems, *self.split_problems]
         if problems:
             raise UserError("\n  ".join([f"{len(problems)} problem(s) with files", *problems]))
 
-    def split_files(self, task: str, split: str) -> list[str]:
-        """The files a split is made from, for Snakemake to watch: images, labels, list; or the folder drawn."""
-        from selftrain.data.listing import files_of
-
-        settings = self.splits(task)[split]
-        if settings.streets is not None:
-            return [self._drawn(task, split)]
-        return files_of(self.listing(task, split))
-
-    def _drawn(self, task: str, split: str) -> str:
-        return self.task_path(task, "data", "unlabeled" if split == "truth" else split, "drawn")
-
-    def listing(self, task: str, split: str) -> ListSettings:
-        """How the images of a split are found."""
-        settings, config = self.splits(task)[split], self.config
-        labeled = split != "unlabeled"
-        if settings.streets is not None:
-            drawn = self._drawn(task, split)
-            labels = ("labels/*.png",) if labeled else None
-            return ListSettings(
-                root=drawn, data_root=drawn, images=("images/*.png",), labels=labels, list=None, labeled=labeled
-            )
-        return ListSettings(
-            root=str(Path(config.data_root) / config.tasks[task].root),
-            data_root=config.data_root,
-            images=settings.images,
-            labels=settings.labels if labeled else None,
-            list=settings.list,
-            labeled=labeled,
-        )
-
-
-def _problems(work: Callable[[ListSettings], object], settings: ListSettings) -> list[str]:
-    try:
-        work(settings)
-    except UserError as error:
-        return str(error).split("\n")
-    return []
+    @cached_property
+    def weight_problems(self) -> list[str]:
+        """Files of weights that are not there."""
+        named = {model.name: self.config.pretrain[model.name] for model in self.pretrained}
+        files = [
+            (f"pretrain.{name}.{key}", file)
+            for name, pretrain in named.items()
+            for key, file in (("start", pretrain.start), ("model.weights", pretrain.model.weights))
+        ]
+        missing = [(key, file) for key, file in files if file not in (None, "hub") and not Path(str(file)).is_file()]
+        return [f"{key}: {file}: no such file" for key, file in missing]

@@ -17,8 +17,8 @@ from selftrain.code_digest import SOURCE, CodeDigests
 from selftrain.flow import Flow, Model
 from selftrain.settings import config_file
 from selftrain.settings.base import Settings
-from selftrain.settings.data import CheckedSplit, CheckSettings, ReadSettings
-from selftrain.settings.prediction import EvaluateStageSettings, PredictStageSettings, ScoreSettings
+from selftrain.settings.data import CheckedSplit, CheckSettings
+from selftrain.settings.prediction import EvaluatedSplit, EvaluateStageSettings, PredictStageSettings, ScoreSettings
 from selftrain.settings.report import ReportSettings, RoundReport, TaskReport
 from selftrain.settings.selection import LabelSettings, Policy, SelectSettings
 from selftrain.settings.training import SupervisedSettings, TrainSettings, TrainStageSettings, WeakLabelSettings
@@ -42,13 +42,6 @@ class Graph(Flow):
         if not file.is_file():
             artifacts.write_json(file, content)
         return str(file)
-
-    def read(self, task: str, split: str) -> ReadSettings:
-        """How the files of a split become arrays."""
-        settings, of_task = self.splits(task)[split], self.config.tasks[task]
-        return ReadSettings(
-            classes=of_task.classes, ignore_index=of_task.ignore_index, ids=settings.ids, size=settings.size
-        )
 
     def check(self, task: str, *, drawn: bool = True) -> CheckSettings:
         """All splits of a task; `drawn=False` leaves out those that are yet to be drawn."""
@@ -115,11 +108,16 @@ class Graph(Flow):
 
     def evaluate(self, model: Model) -> EvaluateStageSettings:
         """The scores of a model."""
+        task = self.config.tasks[model.task]
         return EvaluateStageSettings(
             evaluation=self.config.evaluation,
             seed=model.seed,
             batch_size=self.config.batch_size,
-            splits={name: self.read(model.task, name) for name in self.config.tasks[model.task].evaluation},
+            splits={
+                name: EvaluatedSplit(read=self.read(model.task, name), score_size=split.score_size)
+                for name, split in task.evaluation.items()
+            },
+            subsets=task.subsets,
         )
 
     def score(self, task: str) -> ScoreSettings:
@@ -161,9 +159,9 @@ class Graph(Flow):
             colors=settings.colors,
             unlabeled=images["unlabeled"],
             truth=images.get("truth"),
-            ids=settings.unlabeled.ids,
-            ignore_index=settings.ignore_index,
+            read_truth=self.read(task, "truth") if settings.truth else None,
             evaluation={name: images[name] for name in settings.evaluation},
+            subsets=tuple(settings.subsets),
         )
 
     # Code as an input.

@@ -19,6 +19,14 @@ DECODERS = {
     "aspp": "selftrain.models.decoders.aspp:Aspp",
     "pyramid_pooling": "selftrain.models.decoders.pyramid_pooling:PyramidPooling",
 }
+DATASETS = {
+    "cityscapes": "selftrain.data.datasets.cityscapes:DATA_SET",
+    "gta5": "selftrain.data.datasets.gta5:DATA_SET",
+    "synthia": "selftrain.data.datasets.synthia:DATA_SET",
+    "voc": "selftrain.data.datasets.voc:DATA_SET",
+    "bdd100k": "selftrain.data.datasets.bdd100k:DATA_SET",
+    "camvid": "selftrain.data.datasets.camvid:DATA_SET",
+}
 ALGORITHMS = {
     "supervised": "selftrain.train.algorithms.supervised:Supervised",
     "self_training": "selftrain.train.algorithms.self_training:SelfTraining",

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from selftrain import randomness
 from selftrain.data.augmentation import augment, fill_color, to_tensor
 from selftrain.data.reading import read_image, read_label
-from selftrain.data.tables import read_images
+from selftrain.data.tables import read_images, working_sizes
 from selftrain.errors import UserError
 from selftrain.settings.data import ReadSettings, Size
 from selftrain.settings.training import AugmentationSettings
@@ -59,8 +59,8 @@ class Stream:
         rows = read_images(table)
         self.names = rows.image.to_list()
         self.image_files, self.label_files = rows.image_file.to_list(), rows.label_file.to_list()
-        own = zip(rows.height.astype(int), rows.width.astype(int), strict=True)
-        self.shapes: set[Size] = set(own) if read.size is None else {read.size}
+        self.sizes = working_sizes(rows, read.size)
+        self.shapes: set[Size] = set(self.sizes)
         self.read = read
         self.labels = labels or self._label_file
 
@@ -69,11 +69,11 @@ class Stream:
 
     def item(self, position: int) -> tuple[Tensor, Tensor]:
         """An image and its label before augmentation."""
-        image = read_image(self.image_files[position], self.read.size)
+        image = read_image(self.image_files[position], self.sizes[position])
         return to_tensor(image), torch.from_numpy(self.labels(position).copy())
 
     def _label_file(self, position: int) -> np.ndarray:
-        return read_label(self.label_files[position], self.read, self.read.size)
+        return read_label(self.label_files[position], self.read, self.sizes[position])
 
 
 class Unlabeled(Stream):
@@ -81,7 +81,7 @@ class Unlabeled(Stream):
 
     def item(self, position: int) -> tuple[Tensor, Tensor]:
         """An image and a blank label before augmentation."""
-        image = to_tensor(read_image(self.image_files[position], self.read.size))
+        image = to_tensor(read_image(self.image_files[position], self.sizes[position]))
         return image, torch.zeros(image.shape[-2:], dtype=torch.uint8)
 
 

@@ -67,8 +67,8 @@ def look(item: Item, settings: ReadSettings) -> Seen:
         pixels = hashlib.sha256(repr(image.shape).encode() + image.tobytes()).hexdigest()
     if item.label is not None:
         with _telling(problems):
-            label = read_raw_label(item.label)
-            if pixels is not None and label.shape != image.shape[:2]:
+            label = read_raw_label(item.label, settings.label_channel)
+            if pixels is not None and label.shape != image.shape[:2] and not settings.stretch_labels:
                 problems.append(f"{item.label}: label of {_size(label)}, its image is {_size(image)}")
             check_ids(item.label, label, settings)
     return Seen(item.image, pixels, problems)

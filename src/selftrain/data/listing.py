@@ -1,4 +1,4 @@
-"""Which files belong to a split: the `folder` format, by globs or by a list file."""
+"""Which files belong to a split: by globs, by a list file, or in the folders of a published data set."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
+from selftrain import randomness
+from selftrain.data import datasets
 from selftrain.errors import UserError
-from selftrain.settings.data import ListSettings
+from selftrain.settings.data import DrawSettings, ListSettings
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Item:
 
 
 def list_split(settings: ListSettings) -> list[Item]:
-    """The images of a split, sorted by name for globs, in the list's order for list files.
+    """The images of a split, sorted by name, but in the list's order for list files.
 
     Raises:
         UserError: with every problem of the split, one a line.
@@ -35,12 +37,32 @@ def list_split(settings: ListSettings) -> list[Item]:
 
 
 def find(settings: ListSettings) -> tuple[list[Item], list[str]]:
-    """The images that globs or a list name, whether or not they are there, and what is wrong with the naming."""
-    items, problems = _from_list(settings) if settings.list is not None else _from_globs(settings)
+    """The images that a split names, whether or not they are there, and what is wrong with the naming."""
+    items, problems = _source(settings)
     problems += _stems_twice([item.image for item in items])
     if not items and not problems:
         problems = [f"{Path(settings.root) / (settings.list or '')}: no images; the split is empty"]
+    if settings.draw is not None and not problems:
+        return _drawn(items, settings.draw)
     return items, problems
+
+
+def _source(settings: ListSettings) -> tuple[list[Item], list[str]]:
+    if settings.list is not None:
+        return _from_list(settings)
+    return _from_globs(settings) if settings.dataset is None else _of_dataset(settings)
+
+
+def _drawn(items: list[Item], draw: DrawSettings) -> tuple[list[Item], list[str]]:
+    """A part of the images, in their order; which ones depends on nothing but their names and the seed."""
+    count = draw.of(len(items))
+    if count > len(items) - draw.rest:
+        left = ", which leaves none for the rest" if draw.rest else ""
+        return [], [f"draw.count: {count} of {len(items)} images{left}; give fewer, or a share such as 1/8"]
+    names = sorted(item.name for item in items)
+    order = randomness.generator(draw.seed, "drawn images").permutation(len(names))
+    drawn = {names[at] for at in order[:count]}
+    return [item for item in items if (item.name in drawn) != draw.rest], []
 
 
 def files_of(settings: ListSettings) -> list[str]:
@@ -62,6 +84,17 @@ def _stems_twice(files: list[Path]) -> list[str]:
         for stem, same in by_stem.items()
         if len(same) > 1
     ]
+
+
+def _of_dataset(settings: ListSettings) -> tuple[list[Item], list[str]]:
+    assert settings.dataset is not None
+    try:
+        found, problems = datasets.find(settings.dataset, Path(settings.root), labeled=settings.labeled)
+    except UserError as error:
+        return [], [str(error)]
+    files = [(found.image(name), found.label(name) if settings.labeled else None) for name in found.names]
+    missing = set(found.missing)  # told already
+    return [Item(image.stem, image, label) for image, label in files if not {image, label} & missing], problems
 
 
 def _from_globs(settings: ListSettings) -> tuple[list[Item], list[str]]:

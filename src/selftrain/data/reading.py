@@ -42,9 +42,11 @@ def image_size(path: Path | str) -> Size:
         raise _unreadable(path, error) from None
 
 
-def read_raw_label(path: Path | str) -> np.ndarray:
-    """A palette or gray label file's own ids, integers (H, W)."""
+def read_raw_label(path: Path | str, channel: int | None = None) -> np.ndarray:
+    """A label file's own ids, integers (H, W): of a palette or gray file; of one with several channels those of one."""
     image, stored = _open(path)
+    if channel is not None and stored == "RGB;16B":
+        return _channels_of_16_bits(path)[..., channel].astype(np.int64)
     if image.mode == "F":
         raise UserError(f"{path}: label of floating-point numbers; integer class ids are needed")
     if image.mode not in ("L", "P", "1", "I") and not image.mode.startswith("I;16"):
@@ -53,13 +55,20 @@ def read_raw_label(path: Path | str) -> np.ndarray:
     return ids // PACKED.get(stored, 1)
 
 
+def _channels_of_16_bits(path: Path | str) -> np.ndarray:
+    """A PNG of color with 16 bits a channel as uint16 (H, W, channels); Pillow would drop the lower byte."""
+    from torchvision.io import ImageReadMode, decode_png, read_file  # seconds to import, and seldom needed
+
+    return decode_png(read_file(str(path)), ImageReadMode.UNCHANGED).permute(1, 2, 0).numpy()
+
+
 def read_label(path: Path | str, settings: ReadSettings, size: Size | None = None) -> np.ndarray:
     """A label file as class indices, uint8 (H, W) with 255 for ignore, resized to `size` (nearest) if given.
 
     Raises:
         UserError: an id in the file is neither a class nor ignored.
     """
-    raw = read_raw_label(path)
+    raw = read_raw_label(path, settings.label_channel)
     check_ids(path, raw, settings)
     label = _id_table(settings)[raw].astype(np.uint8)
     if size is not None and label.shape != size:

@@ -17,7 +17,7 @@ from selftrain import artifacts, hdf5
 from selftrain.data.listing import list_split
 from selftrain.data.reading import image_size, read_label
 from selftrain.errors import UserError
-from selftrain.settings.data import IGNORE, ListSettings, ReadSettings
+from selftrain.settings.data import IGNORE, ListSettings, ReadSettings, Size, working_size
 
 MAP = (64, 128)
 """Height and width of a spatial frequency map."""
@@ -46,6 +46,16 @@ def read_images(path: Path | str) -> pd.DataFrame:
     return pd.read_csv(path, dtype=text, keep_default_na=False)
 
 
+def own_sizes(table: pd.DataFrame) -> list[Size]:
+    """Height and width of each image of a table."""
+    return list(zip(table.height.astype(int), table.width.astype(int), strict=True))
+
+
+def working_sizes(table: pd.DataFrame, size: Size | int | None) -> list[Size]:
+    """Height and width at which each image of a table is worked on, for the `size` of its split."""
+    return [working_size(size, own) for own in own_sizes(table)]
+
+
 def write_statistics(settings: ReadSettings, images: Path, classes_csv: Path, statistics_h5: Path) -> None:
     """Write what is known of a labeled split, at its working size.
 
@@ -58,8 +68,10 @@ def write_statistics(settings: ReadSettings, images: Path, classes_csv: Path, st
     classes = len(settings.classes)
     counts, areas = np.zeros((len(table), classes), np.int64), np.ones(len(table), np.int64)
     frequency = np.zeros((classes, *MAP), np.int64)
+    sizes = working_sizes(table, settings.size)
     with ThreadPoolExecutor(2) as pool:
-        for row, (pixels, area, small) in enumerate(pool.map(partial(_reduced, settings=settings), table.label_file)):
+        reduced = pool.map(partial(_reduced, settings=settings), table.label_file, sizes)
+        for row, (pixels, area, small) in enumerate(reduced):
             counts[row], areas[row] = pixels, area
             frequency += small[None] == np.arange(classes)[:, None, None]
     artifacts.write_csv(classes_csv, _class_table(settings.classes, counts, areas))
@@ -88,9 +100,9 @@ def read_classes(classes_csv: Path | str, classes: Sequence[str]) -> pd.DataFram
     return table
 
 
-def _reduced(file: str, settings: ReadSettings) -> tuple[np.ndarray, int, np.ndarray]:
+def _reduced(file: str, size: Size, settings: ReadSettings) -> tuple[np.ndarray, int, np.ndarray]:
     """All that is kept of a label, so that memory stays small however many are read ahead: counts, area, small map."""
-    label = read_label(file, settings, settings.size)
+    label = read_label(file, settings, size)
     small = np.asarray(Image.fromarray(label).resize(MAP[::-1], Image.Resampling.NEAREST))
     return np.bincount(label.ravel(), minlength=IGNORE + 1)[: len(settings.classes)], label.size, small
 

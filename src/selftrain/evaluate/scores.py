@@ -25,9 +25,9 @@ def iou(matrix: np.ndarray) -> np.ndarray:
     return np.divide(hits, union, out=np.full(len(matrix), np.nan), where=union > 0)
 
 
-def miou(matrix: np.ndarray) -> float:
-    """Mean IoU over the classes that have one."""
-    values = iou(matrix)
+def miou(matrix: np.ndarray, chosen: np.ndarray | None = None) -> float:
+    """Mean IoU over the classes that have one; of the chosen ones, bool (C,), where they are given."""
+    values = iou(matrix) if chosen is None else iou(matrix)[chosen]
     return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
 
 

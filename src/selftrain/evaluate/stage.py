@@ -11,13 +11,12 @@ import torch
 
 from selftrain import artifacts
 from selftrain.data.reading import read_label
-from selftrain.data.tables import read_images
+from selftrain.data.tables import read_images, working_sizes
 from selftrain.devices import leased_device
 from selftrain.evaluate.scores import confusion, iou, miou, pixel_accuracy
 from selftrain.predict.forward import Predictor, load_predictor
 from selftrain.predict.images import batched
-from selftrain.settings.data import ReadSettings
-from selftrain.settings.prediction import EvaluateStageSettings
+from selftrain.settings.prediction import EvaluatedSplit, EvaluateStageSettings
 
 
 def evaluate(
@@ -36,29 +35,30 @@ def evaluate(
         model: a model file.
         images: images.csv per evaluation split.
         confusion_csv: every pair of classes, also those without pixels.
-        metrics_csv: `miou`, `pixel_accuracy`, and one `iou` per class.
+        metrics_csv: `miou`, `pixel_accuracy`, one `iou` per class and one `subset_miou` per subset, whose name stands
+            as the class.
         threads: CPU threads.
     """
     torch.set_num_threads(threads)
     with leased_device():
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        classes = next(iter(settings.splits.values())).classes
+        classes = next(iter(settings.splits.values())).read.classes
         predictor = load_predictor(model, settings.evaluation, device, classes=classes, seed=settings.seed)
         matrices = {
-            name: evaluate_split(predictor, device, read_images(images[name]), read, settings.batch_size)
-            for name, read in settings.splits.items()
+            name: evaluate_split(predictor, device, read_images(images[name]), split, settings.batch_size)
+            for name, split in settings.splits.items()
         }
     artifacts.write_csv(confusion_csv, pd.concat([_long(name, settings, matrices[name]) for name in matrices]))
     artifacts.write_csv(metrics_csv, pd.concat([metrics(name, settings, matrices[name]) for name in matrices]))
 
 
 def evaluate_split(
-    predictor: Predictor, device: torch.device, table: pd.DataFrame, read: ReadSettings, batch_size: int
+    predictor: Predictor, device: torch.device, table: pd.DataFrame, split: EvaluatedSplit, batch_size: int
 ) -> np.ndarray:
     """The confusion matrix of one split, int64 (C, C), rows are the truth."""
-    classes = len(read.classes)
+    read, classes = split.read, len(split.read.classes)
     matrix = np.zeros((classes, classes), np.int64)
-    sizes = list(zip(table.height.astype(int), table.width.astype(int), strict=True))
+    sizes = working_sizes(table, split.score_size)
     for batch in batched(table, read.size, batch_size, range(len(table))):
         pixels = batch.pixels.to(device)
         for size, group in groupby(enumerate(batch.positions), key=lambda pair: sizes[pair[1]]):
@@ -67,13 +67,13 @@ def evaluate_split(
             names = [table.image.iloc[position] for _, position in members]
             predicted = predictor(chosen, names, size).classes.cpu().numpy()
             for mask, (_, position) in zip(predicted, members, strict=True):
-                truth = read_label(table.label_file.iloc[position], read)
+                truth = read_label(table.label_file.iloc[position], read, size)
                 matrix += confusion(truth, mask, classes)
     return matrix
 
 
 def _long(split: str, settings: EvaluateStageSettings, matrix: np.ndarray) -> pd.DataFrame:
-    classes = settings.splits[split].classes
+    classes = settings.splits[split].read.classes
     truth, predicted = np.indices(matrix.shape).reshape(2, -1)
     names = np.array(classes)
     return pd.DataFrame(
@@ -83,11 +83,15 @@ def _long(split: str, settings: EvaluateStageSettings, matrix: np.ndarray) -> pd
 
 def metrics(split: str, settings: EvaluateStageSettings, matrix: np.ndarray) -> pd.DataFrame:
     """One row per class and one per mean: split, metric, class, value, pixels of the truth."""
-    classes = settings.splits[split].classes
+    classes = settings.splits[split].read.classes
     rows = [("miou", "", miou(matrix), matrix.sum()), ("pixel_accuracy", "", pixel_accuracy(matrix), matrix.sum())]
     rows += [
         ("iou", name, value, pixels) for name, value, pixels in zip(classes, iou(matrix), matrix.sum(1), strict=True)
     ]
+    for name, subset in settings.subsets.items():
+        chosen = np.isin(classes, subset.classes)
+        counted = matrix if subset.others == "counted" else matrix * chosen[:, None]
+        rows.append(("subset_miou", name, miou(counted, chosen), matrix[chosen].sum()))
     table = pd.DataFrame(rows, columns=["metric", "class", "value", "pixels"])
     table.insert(0, "split", split)
     return table

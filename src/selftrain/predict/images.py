@@ -14,6 +14,7 @@ from torch import Tensor
 
 from selftrain.data.augmentation import to_tensor
 from selftrain.data.reading import read_image
+from selftrain.data.tables import working_sizes
 from selftrain.settings.data import Size
 
 AHEAD = 2
@@ -28,12 +29,6 @@ class Images:
     pixels: Tensor
 
 
-def working_sizes(table: pd.DataFrame, size: Size | None) -> list[Size]:
-    """Height and width at which each image of a table is worked on."""
-    own = list(zip(table.height.astype(int), table.width.astype(int), strict=True))
-    return [size] * len(own) if size is not None else own
-
-
 def shard_of(count: int, batch_size: int, shard: int, shards: int) -> range:
     """The positions of one shard: whole batches, cut by the images' global numbers, so any split gives equal bytes."""
     batches = -(-count // batch_size)
@@ -41,7 +36,7 @@ def shard_of(count: int, batch_size: int, shard: int, shards: int) -> range:
     return range(min(first, count), min(last, count))
 
 
-def batched(table: pd.DataFrame, size: Size | None, batch_size: int, positions: range) -> Iterator[Images]:
+def batched(table: pd.DataFrame, size: Size | int | None, batch_size: int, positions: range) -> Iterator[Images]:
     """The images at `positions`, in batches formed by global number; within one, each size goes alone."""
     sizes = working_sizes(table, size)
     batches = [list(group) for _, group in groupby(positions, key=lambda position: position // batch_size)]
@@ -49,7 +44,7 @@ def batched(table: pd.DataFrame, size: Size | None, batch_size: int, positions: 
     files = [Path(file) for file in table.image_file]
 
     def read(group: list[int]) -> Images:
-        return Images(group, torch.stack([to_tensor(read_image(files[at], size)) for at in group]))
+        return Images(group, torch.stack([to_tensor(read_image(files[at], sizes[at])) for at in group]))
 
     with ThreadPoolExecutor(1) as pool:
         pending = [pool.submit(read, group) for group in alike[:AHEAD]]

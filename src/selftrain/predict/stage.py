@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from selftrain import artifacts
-from selftrain.data.tables import read_images
+from selftrain.data.tables import read_images, working_sizes
 from selftrain.devices import leased_device
 from selftrain.errors import UserError
 from selftrain.models import files
 from selftrain.predict.forward import load_predictor
-from selftrain.predict.images import batched, shard_of, working_sizes
+from selftrain.predict.images import batched, shard_of
 from selftrain.predict.spatial_prior import read_spatial_prior
 from selftrain.predict.store import PredictionWriter
 from selftrain.settings.prediction import PredictStageSettings

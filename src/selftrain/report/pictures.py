@@ -21,7 +21,7 @@ from selftrain.data.reading import read_image, read_label
 from selftrain.data.tables import read_images
 from selftrain.label.pseudo_labels import PseudoLabels
 from selftrain.report.results import Results
-from selftrain.settings.data import IGNORE, ReadSettings
+from selftrain.settings.data import IGNORE
 from selftrain.settings.report import RoundReport, TaskReport
 from selftrain.train import examples
 
@@ -187,9 +187,8 @@ def _last(rounds: list[RoundReport], name: str) -> Iterator[tuple[RoundReport, P
 def _panels(task: TaskReport, name: str, truth: str, labels: dict[str, PseudoLabels]) -> Iterator[Panel]:
     colors = palette(len(task.classes), task.colors)
     right = None
-    if truth:
-        read = ReadSettings(classes=task.classes, ignore_index=task.ignore_index, ids=task.ids)
-        right = read_label(truth, read)
+    if truth and task.read_truth is not None:
+        right = read_label(truth, task.read_truth)
         yield Panel("truth", overlay(right, colors))
     for experiment, of in labels.items():
         if name in of.names:

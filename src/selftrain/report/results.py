@@ -31,6 +31,7 @@ class Results:
         settings: the tasks and rounds told of.
         summary: summary.csv.
         iou: split, class, value, and `gain` over the same seed's round 0.
+        subsets: the same of the mean IoU over subsets of the classes, whose names stand as classes.
         pseudo_labels: pseudo_labels.csv of every round from 1 on, one row per class.
         scores: pseudo_label_scores.csv where there is hidden truth, per class and, without a class, over all.
         selections: one row per round: policy, portion.
@@ -41,6 +42,7 @@ class Results:
     settings: ReportSettings
     summary: pd.DataFrame
     iou: pd.DataFrame
+    subsets: pd.DataFrame
     pseudo_labels: pd.DataFrame
     scores: pd.DataFrame
     selections: pd.DataFrame
@@ -70,11 +72,13 @@ class Results:
 
 def read_results(settings: ReportSettings, summary: Path) -> Results:
     """Read all that stands beside the models."""
+    metrics = _joined(settings, "metrics.csv")
     manifests = {one.folder: _json(Path(one.folder, "manifest.json")) for one in settings.rounds}
     return Results(
         settings=settings,
         summary=read_summary(summary),
-        iou=_with_gain(_joined(settings, "metrics.csv")),
+        iou=_with_gain(metrics, "iou"),
+        subsets=_with_gain(metrics, "subset_miou"),
         pseudo_labels=_joined(settings, "pseudo_labels.csv"),
         scores=_joined(settings, "pseudo_label_scores.csv"),
         selections=_selections(settings),
@@ -129,8 +133,8 @@ def _joined(settings: ReportSettings, name: str) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=[*KEYS, "folder"])
 
 
-def _with_gain(metrics: pd.DataFrame) -> pd.DataFrame:
-    table = metrics[metrics.metric == "iou"].drop(columns=["metric", "pixels"])
+def _with_gain(metrics: pd.DataFrame, metric: str) -> pd.DataFrame:
+    table = metrics[metrics.metric == metric].drop(columns=["metric", "pixels"])
     keys = ["task", "experiment", "seed", "split", "class"]
     start = table[table["round"] == 0].set_index(keys).value
     table["gain"] = table.value - start.reindex(pd.MultiIndex.from_frame(table[keys])).to_numpy()

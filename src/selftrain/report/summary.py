@@ -40,7 +40,7 @@ def summarize(settings: ReportSettings) -> pd.DataFrame:
 def _rows(one: RoundReport) -> pd.DataFrame:
     folder = Path(one.folder)
     metrics = pd.read_csv(folder / "metrics.csv")
-    means = metrics[metrics.metric != "iou"]
+    means = metrics[metrics.metric.isin(["miou", "pixel_accuracy"])]
     rows = means.pivot(index="split", columns="metric", values="value").reindex(means.split.unique()).reset_index()
     of_round = one.model_dump(include={"task", "experiment", "seed", "round"})
     return rows.assign(**of_round, **_pseudo_labels(folder, one.offline))

@@ -2,15 +2,22 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import Annotated, Literal, Self
+from fractions import Fraction
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from selftrain.settings.base import Problem, Settings, one_or_many, refuse
+from selftrain.settings.base import Problem, Settings, by_name, nearest, one_or_many, refuse
+from selftrain.settings.classes import TABLES, ClassTable
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 Length = Annotated[int, Field(ge=1)]
 Size = tuple[Length, Length]
+WorkingSize = Annotated[
+    Annotated[Size, Tag("[both]")] | Annotated[Length, Tag("[height]")],
+    Discriminator(lambda value: "[height]" if isinstance(value, int) else "[both]"),
+]
+"""Height and width, or height alone, the width following from an image's shape."""
 Byte = Annotated[int, Field(ge=0, le=255)]
 Color = tuple[Byte, Byte, Byte]
 LabelId = Annotated[int, Field(ge=0, le=65535)]
@@ -32,8 +39,46 @@ class StreetsSettings(Settings):
     """Height and width, in pixels."""
 
 
+DatasetName = Literal["cityscapes", "gta5", "synthia", "voc", "bdd100k", "camvid"]
+
+
+class DatasetSettings(Settings):
+    """Images of a published data set, found in its usual folders; class names tell which label ids are meant."""
+
+    name: DatasetName
+    split: str | None = None
+    """Such as `train`, or what the data set calls it; none: its first one."""
+    folder: str | None = None
+    """Below the task's root; none: the data set's name."""
+
+
+def _count(value: Any) -> int | str:
+    """A number of images, or the text of a share of them."""
+    try:
+        right = value >= 1 if isinstance(value, int) else isinstance(value, str) and 0 < Fraction(value) < 1
+    except (ValueError, ZeroDivisionError):
+        right = False
+    if not right:
+        raise ValueError(f"{value!r} is neither a number of images nor a share of them such as 1/8")
+    return value
+
+
+class DrawSettings(Settings):
+    """Some of the images, drawn at random; those of a smaller count are among those of a larger one."""
+
+    count: Annotated[int | str, BeforeValidator(_count)]
+    """Images, or a share of all such as 1/8, rounded up."""
+    seed: int = 0
+    rest: bool = False
+    """Those that are not drawn: the unlabeled images beside a labeled part of one set."""
+
+    def of(self, images: int) -> int:
+        """How many of so many images are drawn."""
+        return -int(-images * Fraction(self.count) // 1) if isinstance(self.count, str) else self.count
+
+
 class SplitSettings(Settings):
-    """One set of images, with or without labels: by globs, by a list file, or drawn."""
+    """One set of images, with or without labels: by globs, by a list file, of a published data set, or drawn."""
 
     images: Patterns | None = None
     """Globs below the task's root."""
@@ -41,30 +86,61 @@ class SplitSettings(Settings):
     """Globs below the task's root; a label belongs to the image of the same stem."""
     list: str | None = None
     """A file below the task's root: an image, or an image and its label, per line, below the root as well."""
+    dataset: Annotated[
+        DatasetSettings | None,
+        BeforeValidator(by_name, json_schema_input_type=DatasetSettings | DatasetName | None),
+    ] = None
     streets: StreetsSettings | None = None
-    size: Size | None = None
-    """Working height and width; none: each image's own. Scores are always taken at the label's own size."""
+    draw: DrawSettings | None = None
+    """Only a part of these images."""
+    size: WorkingSize | None = None
+    """Working height and width, or height alone, the width following; none: each image's own."""
+    score_size: Size | None = None
+    """Of an evaluation split, the height and width that scores are taken at; none: the label's own, as it should be
+    (papers that score at half size are compared with by this)."""
     ids: dict[LabelId, int] | None = None
-    """Label id in the files to class index (or the ignore index); none: ids are class indices."""
+    """Label id in the files to class index (or the ignore index); none: ids are class indices, and those of a data set
+    follow from the names of the classes."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        sources = [key for key in ("images", "list", "streets") if getattr(self, key) is not None]
+        keys = ("images", "list", "dataset", "streets")
+        sources = [key for key in keys if getattr(self, key) is not None]
         if len(sources) != 1:
             given = " and ".join(f"'{key}'" for key in sources) or "none"
-            raise ValueError(f"give exactly one of 'images', 'list' and 'streets', not {given}")
+            raise ValueError(f"give exactly one of 'images', 'list', 'dataset' and 'streets', not {given}")
         if self.labels is not None and self.images is None:
             refuse([(("labels",), "goes with 'images'; a list file names the label after the image")])
         return self
 
 
+def _classes(value: Any) -> Any:
+    """The names in a table, for its name."""
+    if isinstance(value, str) and value not in TABLES:
+        raise ValueError(nearest(value, list(TABLES), "table of classes"))
+    return tuple(TABLES[value]) if isinstance(value, str) else value
+
+
+ClassNames = Annotated[tuple[str, ...], BeforeValidator(_classes, json_schema_input_type=list[str] | ClassTable)]
+
+
+class SubsetSettings(Settings):
+    """Some of the classes, over which a mean IoU is taken beside that over all."""
+
+    classes: Annotated[ClassNames, Field(min_length=1)]
+    others: Literal["counted", "ignored"] = "counted"
+    """Pixels whose true class is another: they count for the union of what they are taken for, or not at all."""
+
+
 class TaskSettings(Settings):
     """Labels in one place, images in another, and where the result is measured."""
 
-    classes: Annotated[tuple[str, ...], Field(min_length=2, max_length=255)]
-    """Class names, in the order of their indices."""
+    classes: Annotated[ClassNames, Field(min_length=2, max_length=255)]
+    """Class names, in the order of their indices; or the name of a table of them, with colors."""
     colors: tuple[Color, ...] | None = None
-    """One per class, for masks and pictures; none: a palette is made."""
+    """One per class, for masks and pictures; none: those of the table, or a palette that is made."""
+    subsets: dict[Name, SubsetSettings] = Field(default_factory=dict)
+    """Further means of IoU, by name."""
     ignore_index: LabelId = IGNORE
     """The id in the label files that means no class."""
     root: str = ""
@@ -74,6 +150,14 @@ class TaskSettings(Settings):
     truth: bool = False
     """The unlabeled split has hidden labels, used for scoring pseudo-labels and nothing else."""
     evaluation: dict[Name, SplitSettings] = Field(min_length=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _colors_of_the_table(cls, value: Any) -> Any:
+        table = value.get("classes") if isinstance(value, dict) else None
+        if isinstance(table, str) and table in TABLES and value.get("colors") is None:
+            return value | {"colors": tuple(TABLES[table].values())}
+        return value
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -89,10 +173,17 @@ class TaskSettings(Settings):
         if self.ignore_index < len(self.classes):
             name = self.classes[self.ignore_index]
             yield ("ignore_index",), f"{self.ignore_index} is the class '{name}'; use an id that is no class"
+        for subset, settings in self.subsets.items():
+            for one in settings.classes:
+                if one not in self.classes:
+                    yield ("subsets", subset, "classes"), nearest(one, list(self.classes), "class")
 
     def _split_problems(self) -> Iterator[Problem]:
         for name in {"labeled", "unlabeled", "truth"} & set(self.evaluation):
             yield ("evaluation", name), "the name of another split; choose another name"
+        for name in ("labeled", "unlabeled"):
+            if getattr(self, name).score_size is not None:
+                yield (name, "score_size"), "is for evaluation splits; this one is not scored"
         labeled: dict[tuple[str, ...], SplitSettings] = {("labeled",): self.labeled}
         labeled |= {("unlabeled",): self.unlabeled} if self.truth else {}
         labeled |= {("evaluation", name): split for name, split in self.evaluation.items()}
@@ -116,6 +207,8 @@ class ListSettings(Settings):
     images: tuple[str, ...] | None
     labels: tuple[str, ...] | None
     list: str | None
+    dataset: DatasetSettings | None = None
+    draw: DrawSettings | None = None
     labeled: bool
     """Whether label files are needed (and read at all)."""
 
@@ -126,7 +219,18 @@ class ReadSettings(Settings):
     classes: tuple[str, ...]
     ignore_index: int
     ids: dict[LabelId, int] | None = None
-    size: Size | None = None
+    size: WorkingSize | None = None
+    label_channel: int | None = None
+    """Of label files with several channels of 16 bits, the one that holds class ids."""
+    stretch_labels: bool = False
+    """Labels of another size than their image are known, and stretched to it; else they are refused."""
+
+
+def working_size(size: WorkingSize | None, own: Size) -> Size:
+    """Height and width at which an image of the height and width `own` is worked on, for a split's `size`."""
+    if size is None:
+        return own
+    return size if isinstance(size, tuple) else (size, max(1, round(own[1] * size / own[0])))
 
 
 class CheckedSplit(Settings):

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from selftrain.settings.base import Positive, Settings
-from selftrain.settings.data import ReadSettings, Size
+from selftrain.settings.data import ReadSettings, Size, SubsetSettings
 
 
 def _short(value: float) -> str:
@@ -99,6 +99,14 @@ class PredictStageSettings(Settings):
     read: ReadSettings
 
 
+class EvaluatedSplit(Settings):
+    """How one split is scored."""
+
+    read: ReadSettings
+    score_size: Size | None = None
+    """Height and width that labels and predictions are compared at; none: the label's own."""
+
+
 class EvaluateStageSettings(Settings):
     """All that the scores of one model depend on, beside its input files."""
 
@@ -106,7 +114,9 @@ class EvaluateStageSettings(Settings):
     seed: int
     """Of the places of random patches."""
     batch_size: int
-    splits: dict[str, ReadSettings]
+    splits: dict[str, EvaluatedSplit]
+    subsets: dict[str, SubsetSettings] = Field(default_factory=dict)
+    """Classes over which a mean IoU is taken beside that over all."""
 
 
 class ScoreSettings(Settings):

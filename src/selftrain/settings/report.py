@@ -1,7 +1,7 @@
 """Settings of the report: which results it tells of, and where they are."""
 
 from selftrain.settings.base import Settings
-from selftrain.settings.data import Color
+from selftrain.settings.data import Color, ReadSettings
 
 
 class TaskReport(Settings):
@@ -14,10 +14,11 @@ class TaskReport(Settings):
     """images.csv of the unlabeled split."""
     truth: str | None
     """images.csv of the hidden truth."""
-    ids: dict[int, int] | None
-    ignore_index: int
+    read_truth: ReadSettings | None
     evaluation: dict[str, str]
     """images.csv per evaluation split."""
+    subsets: tuple[str, ...] = ()
+    """Names of the classes' subsets that have a mean IoU of their own."""
 
 
 class RoundReport(Settings):

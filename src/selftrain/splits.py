@@ -1,0 +1,100 @@
+"""The splits of a config: where the images of each are, and how their files become arrays."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+
+from selftrain.errors import UserError
+from selftrain.settings.config import Config
+from selftrain.settings.data import ListSettings, ReadSettings, SplitSettings
+
+
+class Splits:
+    """The splits of all tasks."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self._read: dict[tuple[str, str], ReadSettings] = {}
+
+    def task_path(self, task: str, *parts: str) -> str:
+        """A path below a task's results."""
+        return "/".join([self.config.results, task, *parts])
+
+    def splits(self, task: str) -> dict[str, SplitSettings]:
+        """All splits of a task by name; `truth` is the unlabeled split with its hidden labels."""
+        settings = self.config.tasks[task]
+        truth = {"truth": settings.unlabeled} if settings.truth else {}
+        return {"labeled": settings.labeled, "unlabeled": settings.unlabeled, **truth, **settings.evaluation}
+
+    def listing(self, task: str, split: str) -> ListSettings:
+        """How the images of a split are found."""
+        settings, labeled = self.splits(task)[split], split != "unlabeled"
+        of_streets = settings.streets is not None
+        images, labels = (("images/*.png",), ("labels/*.png",)) if of_streets else (settings.images, settings.labels)
+        drawn = self._drawn(task, split)
+        return ListSettings(
+            root=drawn if of_streets else self._root(task),
+            data_root=drawn if of_streets else self.config.data_root,
+            images=images,
+            labels=labels if labeled else None,
+            list=settings.list,
+            dataset=settings.dataset,
+            draw=settings.draw,
+            labeled=labeled,
+        )
+
+    def read(self, task: str, split: str) -> ReadSettings:
+        """How the files of a split become arrays; looks for those of a published data set, once."""
+        if (task, split) not in self._read:
+            self._read[task, split] = self._reading(task, split)
+        return self._read[task, split]
+
+    def _reading(self, task: str, split: str) -> ReadSettings:
+        settings, of_task = self.splits(task)[split], self.config.tasks[task]
+        read = ReadSettings(
+            classes=of_task.classes, ignore_index=of_task.ignore_index, ids=settings.ids, size=settings.size
+        )
+        if settings.dataset is None or split == "unlabeled":
+            return read
+        from selftrain.data import datasets
+
+        found, _ = datasets.find(settings.dataset, Path(self._root(task)), labeled=True)
+        of_dataset = {
+            "ids": datasets.class_ids(found.layout, settings, of_task.classes, of_task.ignore_index),
+            "label_channel": found.layout.label_channel,
+            "stretch_labels": datasets.load(settings.dataset).stretch_labels,
+        }
+        return read.model_copy(update=of_dataset)
+
+    def split_files(self, task: str, split: str) -> list[str]:
+        """The files a split is made from, for Snakemake to watch: images, labels, list; or the folder drawn."""
+        from selftrain.data.listing import files_of
+
+        if self.splits(task)[split].streets is not None:
+            return [self._drawn(task, split)]
+        return files_of(self.listing(task, split))
+
+    @cached_property
+    def split_problems(self) -> list[str]:
+        """What is wrong with the files of all splits, as far as their names tell."""
+        found = [(task, split) for task in self.config.tasks for split in self.splits(task)]
+        return [f"tasks.{task}.{split}: {line}" for task, split in found for line in self._wrong_with(task, split)]
+
+    def _wrong_with(self, task: str, split: str) -> list[str]:
+        from selftrain.data.listing import list_split
+
+        if self.splits(task)[split].streets is not None:
+            return []
+        try:
+            list_split(self.listing(task, split))
+            self.read(task, split)
+        except UserError as error:
+            return str(error).split("\n")
+        return []
+
+    def _root(self, task: str) -> str:
+        return str(Path(self.config.data_root) / self.config.tasks[task].root)
+
+    def _drawn(self, task: str, split: str) -> str:
+        return self.task_path(task, "data", "unlabeled" if split == "truth" else split, "drawn")
