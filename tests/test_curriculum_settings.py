@@ -294,7 +294,7 @@ MANY = (*ORACLE, ("pretrain.two", {"model": {"branches": 2}}), ("pretrain.unused
 
 
 def graph(*changes: tuple[str, Any]) -> Graph:
-    return Graph.load(good(*deepcopy(MANY), *changes))
+    return Graph(parse(good(*deepcopy(MANY), *changes)))
 
 
 def test_only_the_pretrainings_run_that_are_started_from_or_compared_with() -> None:

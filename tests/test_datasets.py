@@ -16,6 +16,7 @@ from selftrain.data.tables import read_images, working_sizes, write_images
 from selftrain.errors import UserError
 from selftrain.graph import Graph
 from selftrain.settings.classes import TABLES
+from selftrain.settings.config_file import parse
 from selftrain.settings.data import IGNORE, ListSettings
 
 CITYSCAPES = tuple(TABLES["cityscapes"])
@@ -50,7 +51,7 @@ def cityscapes(split: str) -> dict[str, Any]:
 
 
 def graph(root: Path, classes: Any = "cityscapes", **splits: Any) -> Graph:
-    return Graph.load(config(root, classes, **splits))
+    return Graph(parse(config(root, classes, **splits)))
 
 
 def files(of: Graph, split: str = "labeled") -> list[tuple[str, str]]:
@@ -200,7 +201,8 @@ def test_a_missing_data_set_says_where_to_get_it(tmp_path: Path) -> None:
     for name in published.TREES:
         classes = name if name in ("voc", "camvid") else "cityscapes"
         told = problems(graph(tmp_path, classes, labeled={"dataset": name}))
-        assert len(told) == 3 and told[0].startswith(f"tasks.task.labeled: {tmp_path / name}: no such folder. ")
+        places = "tasks.task.labeled, tasks.task.unlabeled, tasks.task.val"
+        assert len(told) == 1 and told[0].startswith(f"{places}: {tmp_path / name}: no such folder. ")
         assert "lie in this folder" in told[0]
 
 
@@ -249,9 +251,10 @@ def test_wrong_names_are_told_with_the_right_ones(tmp_path: Path) -> None:
     )
     assert problems(of) == ["tasks.task.labeled: the split 'test' of Cityscapes has no labels"]
     told = problems(graph(tmp_path, ["road", "Person"], labeled={"dataset": "cityscapes"}))
-    assert told[0].startswith(
-        "tasks.task.labeled: unknown class of the data set 'cityscapes' 'Person'; did you mean 'person'?"
-    )
+    assert told == [
+        "tasks.task.labeled, tasks.task.val: unknown class of the data set 'cityscapes' 'Person'; "
+        "did you mean 'person'? (the two go by the same names, or by 'ids')"
+    ]
     with pytest.raises(UserError, match=r"unknown table of classes 'cityscape'; did you mean 'cityscapes'\?"):
         graph(tmp_path, "cityscape", labeled={"dataset": "cityscapes"})
     with pytest.raises(
@@ -346,7 +349,7 @@ def test_a_part_larger_than_the_whole_is_refused(tmp_path: Path, draw: dict[str,
 def test_a_share_is_one(tmp_path: Path, count: Any) -> None:
     of = config(tmp_path, labeled={"dataset": "cityscapes", "draw": {"count": count}})
     with pytest.raises(UserError, match=r"tasks\.task\.labeled\.draw\.count: "):
-        Graph.load(of)
+        parse(of)
 
 
 def test_a_height_alone_keeps_the_shape(tmp_path: Path) -> None:

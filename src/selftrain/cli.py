@@ -51,13 +51,13 @@ def divert(
 
 
 @app.command()
-def check(config: Annotated[Path, typer.Argument(help="The config file.")]) -> None:
+def check(config: Annotated[list[Path], typer.Argument(help="The config file, or several, as for snakemake.")]) -> None:
     """Verify a config and every file of its tasks, and report all problems at once."""
     from selftrain.data.check import check as check_task
     from selftrain.graph import Graph
 
-    graph = Graph.load(config)
-    problems = []
+    graph = Graph.load(*config)
+    problems = list(graph.weight_problems)
     for task in graph.config.tasks:
         try:
             table = check_task(graph.check(task, drawn=False))

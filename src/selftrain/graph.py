@@ -28,9 +28,9 @@ class Graph(Flow):
     """Paths and settings of every job."""
 
     @classmethod
-    def load(cls, source: Path | dict[str, Any]) -> Graph:
-        """From a config file or from what Snakemake read of one."""
-        return cls(config_file.parse(source) if isinstance(source, dict) else config_file.load(source))
+    def load(cls, *files: Path | str, over: dict[str, Any] | None = None) -> Graph:
+        """From config files, the values of each over those of the files before it, and `over` over all."""
+        return cls(config_file.load(*files, over=over))
 
     # What each job is told.
 

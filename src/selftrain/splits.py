@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 from pathlib import Path
 
-from selftrain.errors import UserError
+from selftrain.errors import UserError, by_problem
 from selftrain.settings.config import Config
 from selftrain.settings.data import ListSettings, ReadSettings, SplitSettings
 
@@ -79,7 +79,9 @@ class Splits:
     def split_problems(self) -> list[str]:
         """What is wrong with the files of all splits, as far as their names tell."""
         found = [(task, split) for task in self.config.tasks for split in self.splits(task)]
-        return [f"tasks.{task}.{split}: {line}" for task, split in found for line in self._wrong_with(task, split)]
+        return by_problem(
+            (f"tasks.{task}.{split}", line) for task, split in found for line in self._wrong_with(task, split)
+        )
 
     def _wrong_with(self, task: str, split: str) -> list[str]:
         from selftrain.data.listing import list_split

@@ -6,7 +6,7 @@ from selftrain.flow import Model, model_at
 from selftrain.graph import Graph, use_this_python
 
 try:
-    graph = Graph.load(dict(config))
+    graph = Graph.load(*workflow.configfiles, over=dict(workflow.config_settings.config))
     graph.check_files()
 except UserError as error:
     sys.exit(f"error: {error}")

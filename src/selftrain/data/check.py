@@ -17,7 +17,7 @@ import pandas as pd
 from selftrain import artifacts
 from selftrain.data.listing import Item, find
 from selftrain.data.reading import check_ids, read_image, read_raw_label
-from selftrain.errors import UserError
+from selftrain.errors import UserError, by_problem
 from selftrain.settings.data import CheckSettings, ReadSettings
 
 log = logging.getLogger(__name__)
@@ -40,15 +40,15 @@ def check(settings: CheckSettings, output: Path | None = None, threads: int = 2)
         UserError: naming every file that is missing, broken, of the wrong kind, size or ids, every stem that is
             there twice, every image that is trained on with labels and evaluated on, every empty split.
     """
-    problems: list[str] = []
+    told: list[tuple[str, str]] = []
     splits: dict[str, list[Seen]] = {}
     with ThreadPoolExecutor(threads) as pool:
         for name, split in settings.splits.items():
             items, wrong = find(split.list)
             splits[name] = list(pool.map(partial(look, settings=split.read), items))
             wrong += [problem for seen in splits[name] for problem in seen.problems]
-            problems += [f"{name}: {problem}" for problem in wrong]
-    problems += _leaks(splits)
+            told += [(name, problem) for problem in wrong]
+    problems = by_problem(told) + _leaks(splits)
     if problems:
         count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
         raise UserError("\n  ".join([f"task '{settings.task}': {count} with the data", *problems]))

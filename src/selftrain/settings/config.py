@@ -30,6 +30,8 @@ class MachineSettings(Settings):
 class Config(Settings):
     """The whole config file."""
 
+    include: tuple[str, ...] = ()
+    """Config files that this one starts from, their paths seen from its folder: its values go over theirs."""
     data_root: str = "."
     """The folder that the tasks' paths start from, seen from where the command is run."""
     results: str = "results"
@@ -57,6 +59,13 @@ class Config(Settings):
     @classmethod
     def _fill_in_defaults(cls, value: Any) -> Any:
         return with_defaults(value) if isinstance(value, dict) else value
+
+    @field_validator("include")
+    @classmethod
+    def _no_file_is_left(cls, include: tuple[str, ...]) -> tuple[str, ...]:
+        if include:
+            raise ValueError("is for files; here there is none that its paths could start from")
+        return include
 
     @field_validator("seeds")
     @classmethod

@@ -1,5 +1,6 @@
-"""Reading a config file, and telling what is wrong with it: one line per problem, in the words of the file."""
+"""Reading config files, and telling what is wrong with them: one line per problem, in the words of the file."""
 
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import yaml
 from pydantic import ValidationError
 
 from selftrain.errors import UserError
-from selftrain.settings.base import nearest
+from selftrain.settings.base import deep_merge, nearest
 from selftrain.settings.config import Config
 from selftrain.settings.inheritance import with_defaults
 
@@ -23,16 +24,39 @@ def parse(raw: Any, source: str = "config") -> Config:
         raise UserError(f"{source}: " + _told(error, raw)) from None
 
 
-def load(path: Path | str) -> Config:
-    """Read a config file (YAML)."""
-    path = Path(path)
+def load(*paths: Path | str, over: dict[str, Any] | None = None) -> Config:
+    """Read config files (YAML), the values of each over those of the files before it, and `over` over all."""
+    raw: dict[str, Any] = {}
+    for path in paths:
+        raw = deep_merge(raw, _with_included(Path(path)))
+    return parse(deep_merge(raw, over or {}), ", ".join(map(str, paths)))
+
+
+def _with_included(path: Path, within: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """What a file says, over what the files say that it includes, whose paths start from its own folder."""
+    where = f"{within[-1]}: include: " if within else ""
+    if path in within:
+        raise UserError(f"{where}{path} includes this file; take one of the two out")
+    own = _read(path, where)
+    included = own.pop("include", None) or []
+    if not isinstance(included, list) or not all(isinstance(file, str) for file in included):
+        raise UserError(f"{path}: include: should be a list of config files, not {included!r}")
+    raw: dict[str, Any] = {}
+    for file in included:
+        raw = deep_merge(raw, _with_included(Path(os.path.normpath(path.parent / file)), (*within, path)))
+    return deep_merge(raw, own)
+
+
+def _read(path: Path, where: str) -> dict[str, Any]:
     if not path.is_file():
-        raise UserError(f"{path}: no such config file")
+        raise UserError(f"{where}{path}: no such config file")
     try:
         raw = yaml.load(path.read_text("utf-8"), _Loader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not readable as YAML: {error}") from None
-    return parse(raw, str(path))
+    if not isinstance(raw, dict):
+        raise UserError(f"{path}: should be a mapping of keys" + (f", not {raw!r}" if raw is not None else ""))
+    return raw
 
 
 class _Loader(yaml.SafeLoader):

@@ -112,7 +112,7 @@ def class_ids(layout: Layout, split: SplitSettings, classes: tuple[str, ...], ig
         if name not in known:
             assert split.dataset is not None
             told = nearest(name, known, f"class of the data set '{split.dataset.name}'")
-            raise UserError(f"{told}; the task's classes and the data set's go by the same names, or by 'ids'")
+            raise UserError(f"{told} (the two go by the same names, or by 'ids')")
     index = {name: at for at, name in enumerate(classes)}
     return {raw: index.get(name or "", ignored) for raw, name in layout.ids.items()}
 
