@@ -15,6 +15,7 @@ class Splits:
 
     def __init__(self, config: Config) -> None:
         self.config = config
+        self._files: dict[tuple[str, str], list[str]] = {}
         self._read: dict[tuple[str, str], ReadSettings] = {}
 
     def task_path(self, task: str, *parts: str) -> str:
@@ -68,12 +69,17 @@ class Splits:
         return read.model_copy(update=of_dataset)
 
     def split_files(self, task: str, split: str) -> list[str]:
-        """The files a split is made from, for Snakemake to watch: images, labels, list; or the folder drawn."""
+        """The files a split is made from, for Snakemake to watch: images, labels, list; or the folder drawn.
+
+        They are looked for once.
+        """
         from selftrain.data.listing import files_of
 
         if self.splits(task)[split].streets is not None:
             return [self._drawn(task, split)]
-        return files_of(self.listing(task, split))
+        if (task, split) not in self._files:
+            self._files[task, split] = files_of(self.listing(task, split))
+        return self._files[task, split]
 
     @cached_property
     def split_problems(self) -> list[str]:
@@ -84,12 +90,8 @@ class Splits:
         )
 
     def _wrong_with(self, task: str, split: str) -> list[str]:
-        from selftrain.data.listing import list_split
-
-        if self.splits(task)[split].streets is not None:
-            return []
         try:
-            list_split(self.listing(task, split))
+            self.split_files(task, split)
             self.read(task, split)
         except UserError as error:
             return str(error).split("\n")

@@ -66,9 +66,13 @@ def _drawn(items: list[Item], draw: DrawSettings) -> tuple[list[Item], list[str]
 
 
 def files_of(settings: ListSettings) -> list[str]:
-    """Every file that a split is made from and that is there, its list file first."""
+    """Every file that a split is made from, its list file first.
+
+    Raises:
+        UserError: with every problem of the split, one a line.
+    """
     listed = [str(Path(settings.root) / settings.list)] if settings.list is not None else []
-    return listed + [str(file) for file in _files(find(settings)[0]) if file.is_file()]
+    return listed + [str(file) for file in _files(list_split(settings))]
 
 
 def _files(items: list[Item]) -> list[Path]:
@@ -94,7 +98,8 @@ def _of_dataset(settings: ListSettings) -> tuple[list[Item], list[str]]:
         return [], [str(error)]
     files = [(found.image(name), found.label(name) if settings.labeled else None) for name in found.names]
     missing = set(found.missing)  # told already
-    return [Item(image.stem, image, label) for image, label in files if not {image, label} & missing], problems
+    there = [(Path(image), label and Path(label)) for image, label in files if not {image, label} & missing]
+    return [Item(image.stem, image, label or None) for image, label in there], problems
 
 
 def _from_globs(settings: ListSettings) -> tuple[list[Item], list[str]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import glob
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 
 from selftrain import registry
@@ -56,23 +55,18 @@ class Found:
     layout: Layout
     names: list[str]
     """What `{}` stands for, sorted."""
+    missing: list[str]
+    """Images and labels that are not there."""
     unreadable: list[str]
     """Files that should name the images and are not there."""
 
-    def image(self, name: str) -> Path:
+    def image(self, name: str) -> str:
         """Of what `{}` stands for, the image."""
-        return self.folder / self.layout.images.replace("{}", name)
+        return f"{self.folder}/{self.layout.images.replace('{}', name)}"
 
-    def label(self, name: str) -> Path:
+    def label(self, name: str) -> str:
         """Of what `{}` stands for, the label."""
-        return self.folder / str(self.layout.labels).replace("{}", name)
-
-    @cached_property
-    def missing(self) -> list[Path]:
-        """Files of its images and labels that are not there."""
-        of_labels = [self.label] if self.layout.labels is not None else []
-        files = [path(name) for path in (self.image, *of_labels) for name in self.names]
-        return [file for file in files if not file.is_file()]
+        return f"{self.folder}/{str(self.layout.labels).replace('{}', name)}"
 
     @property
     def whole(self) -> bool:
@@ -138,30 +132,36 @@ def _is_named_by_labels(layout: Layout) -> bool:
 
 
 def _found(folder: Path, layout: Layout) -> Found:
+    patterns = [layout.images] if layout.labels is None else [layout.images, layout.labels]
+    there = {pattern: _names_there(folder, pattern) for pattern in patterns}
     named, unreadable = _names_in(folder, layout.named_by)
     if not layout.named_by:
-        named = _names_there(folder, str(layout.labels) if _is_named_by_labels(layout) else layout.images)
+        named = there[patterns[-1] if _is_named_by_labels(layout) else layout.images]
     left_out, more = _names_in(folder, layout.left_out_by)
-    return Found(folder, layout, sorted(set(named) - set(left_out)), unreadable + more)
+    names = sorted(named - left_out)
+    missing = [
+        f"{folder}/{pattern.replace('{}', name)}" for pattern in there for name in names if name not in there[pattern]
+    ]
+    return Found(folder, layout, names, missing, unreadable + more)
 
 
-def _names_in(folder: Path, lists: tuple[str, ...]) -> tuple[list[str], list[str]]:
-    names: list[str] = []
+def _names_in(folder: Path, lists: tuple[str, ...]) -> tuple[set[str], list[str]]:
+    names: set[str] = set()
     unreadable: list[str] = []
     for name in lists:
         try:
-            names += (folder / name).read_text("utf-8").split()
+            names |= set((folder / name).read_text("utf-8").split())
         except (OSError, UnicodeDecodeError):
             unreadable.append(f"{folder / name}: no such list of images, or not readable as one")
     return names, unreadable
 
 
-def _names_there(folder: Path, pattern: str) -> list[str]:
+def _names_there(folder: Path, pattern: str) -> set[str]:
     """What `{}` stands for in the paths that are there."""
     before, after = pattern.split("{}")
     # Only the pattern is one: a folder named `data [old]` is taken as it is. Unlike Path.glob, links are followed.
     there = glob.glob(f"{before}**/*{after}", root_dir=folder, recursive=True)  # noqa: PTH207
-    return [path[len(before) : len(path) - len(after)] for path in there]
+    return {path[len(before) : len(path) - len(after)] for path in there}
 
 
 def _problems(data_set: DataSet, found: Found) -> list[str]:
