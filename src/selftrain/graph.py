@@ -47,7 +47,11 @@ class Graph(Flow):
         """How the files of a split become arrays."""
         settings, of_task = self.splits(task)[split], self.config.tasks[task]
         return ReadSettings(
-            classes=of_task.classes, ignore_index=of_task.ignore_index, ids=settings.ids, size=settings.size
+            classes=of_task.classes,
+            ignore_index=of_task.ignore_index,
+            ids=settings.ids,
+            size=settings.size,
+            pixels=of_task.pixels,
         )
 
     def check(self, task: str, *, drawn: bool = True) -> CheckSettings:

@@ -14,8 +14,9 @@ import pandas as pd
 from PIL import Image
 
 from selftrain import artifacts, hdf5
+from selftrain.data.decoding import image_size
 from selftrain.data.listing import list_split
-from selftrain.data.reading import image_size, read_label
+from selftrain.data.reading import read_label
 from selftrain.errors import UserError
 from selftrain.settings.data import IGNORE, ListSettings, ReadSettings
 
