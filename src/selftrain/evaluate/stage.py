@@ -59,7 +59,7 @@ def evaluate_split(
     classes = len(read.classes)
     matrix = np.zeros((classes, classes), np.int64)
     sizes = list(zip(table.height.astype(int), table.width.astype(int), strict=True))
-    for batch in batched(table, read.size, batch_size, range(len(table))):
+    for batch in batched(table, read.size, batch_size, range(len(table)), read.pixels):
         pixels = batch.pixels.to(device)
         for size, group in groupby(enumerate(batch.positions), key=lambda pair: sizes[pair[1]]):
             members = list(group)
