@@ -193,7 +193,7 @@ def test_weights_of_color_are_adapted_as_timm_does(tmp_path, caplog, encoder):
         expected = rgb.sum(1, keepdim=True) if channels == 1 else rgb[:, [0, 1, 2, 0, 1][:channels]] * 3 / channels
         assert torch.allclose(state[first], expected, atol=1e-6)
         assert all(torch.equal(state[name], color[name]) for name in color.keys() - {first})
-        assert f"adapted to {channels} channel" in caplog.text and "new values" not in caplog.text
+        assert f"adapted from 3 channels to {channels}: {first}" in caplog.text and "new values" not in caplog.text
         own = tmp_path / f"{channels}.safetensors"
         save_file({name: tensor.clone() for name, tensor in state.items()}, own)
         caplog.clear()

@@ -98,7 +98,7 @@ def _tell_missing(body: nn.Module, state: dict[str, Tensor], file: Path, encoder
     missing = [name for name, weight in own.items() if not any(_same(weight, theirs) for theirs in state.values())]
     adapted = [name for name in missing if any(_is_adapted(own[name], theirs) for theirs in state.values())]
     if adapted:
-        log.info("%s: adapted to %d channels: %s", file, own[adapted[0]].shape[1], few(adapted))
+        log.info("%s: adapted from 3 channels to %d: %s", file, own[adapted[0]].shape[1], few(adapted))
     missing = [name for name in missing if name not in adapted]
     if len(missing) == len(own):
         raise UserError(f"model.weights: {file}: no weight in it fits '{encoder}'; it has {few(state)}")
