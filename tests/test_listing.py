@@ -185,7 +185,7 @@ def test_a_missing_an_empty_and_an_unreadable_list_are_told(tmp_path: Path) -> N
     assert "not readable as a list" in problems(tmp_path, list="")[0]
 
 
-def test_files_of_a_split_are_those_that_are_there(tmp_path: Path) -> None:
-    touch(tmp_path, "i/a.png", "i/b.png", "l/a.png")
+def test_files_of_a_split_are_its_images_and_labels(tmp_path: Path) -> None:
+    touch(tmp_path, "i/a.png", "i/b.png", "l/a.png", "l/b.png")
     given = listing(tmp_path, images=("i/*",), labels=("l/*",), labeled=True)
-    assert files_of(given) == [str(tmp_path / name) for name in ("i/a.png", "l/a.png", "i/b.png")]
+    assert files_of(given) == [str(tmp_path / name) for name in ("i/a.png", "l/a.png", "i/b.png", "l/b.png")]

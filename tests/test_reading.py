@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from selftrain.data.reading import image_size, read_image, read_label, read_raw_label
+from selftrain.data.decoding import image_size
+from selftrain.data.reading import read_image, read_label, read_raw_label
 from selftrain.errors import UserError
 from selftrain.settings.data import ReadSettings
 

@@ -35,10 +35,10 @@ class Killed(BaseException):
     """As good as a kill for what the process has written until then."""
 
 
-def network(classes, width=6):
+def network(classes, width=6, channels=3):
     """With what makes resuming hard: batch-norm statistics and dropout."""
     return nn.Sequential(
-        nn.Conv2d(3, width, 3, stride=2, padding=1),
+        nn.Conv2d(channels, width, 3, stride=2, padding=1),
         nn.BatchNorm2d(width),
         nn.ReLU(),
         nn.Dropout2d(0.1),

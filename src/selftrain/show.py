@@ -18,7 +18,7 @@ from matplotlib.patches import Patch
 from selftrain import artifacts
 from selftrain.confidence import log_odds_of
 from selftrain.data.palette import palette
-from selftrain.data.reading import read_image
+from selftrain.data.reading import read_image, read_photo
 from selftrain.data.tables import read_images
 from selftrain.errors import UserError
 from selftrain.label import pseudo_labels
@@ -66,7 +66,7 @@ class Shown:
     def photo(self) -> np.ndarray | None:
         """At the size of the classes, uint8 (h, w, 3)."""
         height, width = self.classes.shape
-        return None if self.photo_file is None else read_image(self.photo_file, (height, width))
+        return None if self.photo_file is None else read_photo(self.photo_file, (height, width))
 
 
 def show(file: Path, output: Path, *, image: str | None = None, table: Path | None = None) -> None:
@@ -197,7 +197,7 @@ def _of_model(file: Path, image: str | None) -> Shown:
     import torch  # not above: drawing what is in a file needs no network
 
     from selftrain.data.augmentation import to_tensor
-    from selftrain.models.files import read_about
+    from selftrain.models.files import pixels_of, read_about
     from selftrain.predict.forward import load_predictor
     from selftrain.settings.prediction import InferenceSettings
 
@@ -206,9 +206,10 @@ def _of_model(file: Path, image: str | None) -> Shown:
     if image is None:
         raise UserError(f"{file}: is a model; give the image file that it is to predict with --image")
     predictor = load_predictor(file, InferenceSettings(), torch.device("cpu"), count_agreement=True)
-    about, photo = read_about(file), read_image(image)
-    size = (photo.shape[0], photo.shape[1])
-    decided = predictor(to_tensor(photo)[None], [image], size)
+    about = read_about(file)
+    pixels = read_image(image, pixels=pixels_of(about))
+    size = (pixels.shape[0], pixels.shape[1])
+    decided = predictor(to_tensor(pixels)[None], [image], size)
     agreeing = torch.ones(1, *size) if decided.agreement is None else decided.agreement / predictor.branches
     return Shown(
         Path(image).name,

@@ -54,7 +54,11 @@ class Splits:
     def _reading(self, task: str, split: str) -> ReadSettings:
         settings, of_task = self.splits(task)[split], self.config.tasks[task]
         read = ReadSettings(
-            classes=of_task.classes, ignore_index=of_task.ignore_index, ids=settings.ids, size=settings.size
+            classes=of_task.classes,
+            ignore_index=of_task.ignore_index,
+            ids=settings.ids,
+            size=settings.size,
+            pixels=of_task.pixels,
         )
         if settings.dataset is None or split == "unlabeled":
             return read

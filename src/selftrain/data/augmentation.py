@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -17,19 +18,20 @@ from selftrain.settings.training import AugmentationSettings
 
 
 def augment(
-    image: Tensor, label: Tensor, settings: AugmentationSettings, draw: np.random.Generator, fill: tuple[int, ...]
+    image: Tensor, label: Tensor, settings: AugmentationSettings, draw: np.random.Generator, fill: tuple[float, ...]
 ) -> tuple[Tensor, Tensor]:
     """Scale and crop, flip, rotate, blur, jitter.
 
     Args:
-        image: uint8 (3, H, W).
+        image: (channels, H, W), uint8, or float from 0 to 1.
         label: uint8 (H, W), 255 is ignore.
         settings: ranges and probabilities.
         draw: where all random numbers come from.
-        fill: the color of what lies outside the image, 3 values from 0 to 255; its label is ignore.
+        fill: the color of what lies outside the image, a value per channel of the image's own type; its label is
+            ignore.
 
     Returns:
-        The image, uint8 (3, h, w), and its label, uint8 (h, w), of the crop's size (of the image's without a crop).
+        The image (channels, h, w) and its label, uint8 (h, w), of the crop's size (of the image's without a crop).
     """
     image, label = tv_tensors.Image(image), tv_tensors.Mask(label[None])
     fills = {tv_tensors.Image: list(fill), tv_tensors.Mask: IGNORE}
@@ -46,7 +48,7 @@ def augment(
 def recolor(
     images: Tensor, settings: AugmentationSettings | StrongAugmentationSettings, draw: np.random.Generator
 ) -> Tensor:
-    """Blur and jitter, which leave labels as they are: uint8 (..., 3, h, w), all images alike, on any device."""
+    """Blur and jitter, which leave labels as they are: (..., channels, h, w), all images alike, on any device."""
     if draw.random() < settings.blur_probability:
         sigma = draw.uniform(*settings.blur)
         radius = min(math.ceil(2 * sigma), min(images.shape[-2:]) - 1)  # the edge is mirrored, once at most
@@ -81,23 +83,36 @@ def _jittered(images: Tensor, strength: float, draw: np.random.Generator) -> Ten
     """Brightness, contrast, saturation and hue, in random order, as `ColorJitter` does."""
     low, high = max(0.0, 1 - strength), 1 + strength
     hue = min(0.5, strength / 4)
-    changes = [
-        (F.adjust_brightness, draw.uniform(low, high)),
-        (F.adjust_contrast, draw.uniform(low, high)),
-        (F.adjust_saturation, draw.uniform(low, high)),
-        (F.adjust_hue, draw.uniform(-hue, hue)),
-    ]
+    amounts = [draw.uniform(low, high) for _ in range(3)] + [draw.uniform(-hue, hue)]
+    # Other channels than red, green and blue have no saturation and no hue; what is drawn is the same.
+    of_colors = [F.adjust_brightness, F.adjust_contrast, F.adjust_saturation, F.adjust_hue]
+    changes = of_colors if images.shape[-3] == 3 else [_brightened, _contrasted, None, None]
     for position in draw.permutation(len(changes)):
-        change, amount = changes[position]
-        images = change(images, amount)
+        change = changes[position]
+        images = images if change is None else change(images, amounts[position])
     return images
 
 
-def fill_color(mean: tuple[float, float, float]) -> tuple[int, ...]:
-    """The color that normalization turns into (almost) zero."""
-    return tuple(round(255 * value) for value in mean)
+def _brightened(images: Tensor, factor: float) -> Tensor:
+    return _clipped(images * factor, images)
+
+
+def _contrasted(images: Tensor, factor: float) -> Tensor:
+    """Each image blended with the mean of all its pixels and channels."""
+    floats = images.float()
+    return _clipped(factor * floats + (1 - factor) * floats.mean((-3, -2, -1), keepdim=True), images)
+
+
+def _clipped(values: Tensor, like: Tensor) -> Tensor:
+    """As torchvision does: within the type's range, and bytes cut off, not rounded."""
+    return values.clamp(0, 255 if like.dtype == torch.uint8 else 1).to(like.dtype)
+
+
+def fill_color(mean: Sequence[float], bits: int = 8) -> tuple[float, ...]:
+    """The color that normalization turns into (almost) zero: of 8 bits from 0 to 255, of 16 from 0 to 1."""
+    return tuple(round(255 * value) for value in mean) if bits == 8 else tuple(mean)
 
 
 def to_tensor(image: np.ndarray) -> Tensor:
-    """uint8 (H, W, 3) to uint8 (3, H, W)."""
+    """(H, W, channels) to (channels, H, W)."""
     return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))

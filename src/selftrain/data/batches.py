@@ -30,7 +30,10 @@ Turns = dict[str, npt.NDArray[np.bool_]]
 
 @dataclass(frozen=True)
 class Batch:
-    """Images uint8 (B, 3, h, w), labels uint8 (B, h, w) with 255 for ignore, and the images' names."""
+    """Images (B, channels, h, w) and labels uint8 (B, h, w) with 255 for ignore, and the images' names.
+
+    Images are uint8, or float32 from 0 to 1 where files have 16 bits.
+    """
 
     images: Tensor
     labels: Tensor
@@ -69,7 +72,7 @@ class Stream:
 
     def item(self, position: int) -> tuple[Tensor, Tensor]:
         """An image and its label before augmentation."""
-        image = read_image(self.image_files[position], self.sizes[position])
+        image = read_image(self.image_files[position], self.sizes[position], self.read.pixels)
         return to_tensor(image), torch.from_numpy(self.labels(position).copy())
 
     def _label_file(self, position: int) -> np.ndarray:
@@ -81,7 +84,7 @@ class Unlabeled(Stream):
 
     def item(self, position: int) -> tuple[Tensor, Tensor]:
         """An image and a blank label before augmentation."""
-        image = to_tensor(read_image(self.image_files[position], self.sizes[position]))
+        image = to_tensor(read_image(self.image_files[position], self.sizes[position], self.read.pixels))
         return image, torch.zeros(image.shape[-2:], dtype=torch.uint8)
 
 
@@ -109,7 +112,7 @@ class Batches(Dataset["dict[str, Batch] | UserError"]):
         streams: dict[str, Stream],
         sizes: dict[str, int],
         augmentation: AugmentationSettings,
-        mean: tuple[float, float, float],
+        mean: tuple[float, ...],
         place: tuple[int, ...],
         turns: Turns | None = None,
         *,
@@ -119,7 +122,8 @@ class Batches(Dataset["dict[str, Batch] | UserError"]):
         self.turns = turns
         # How many batches of a stream were drawn before each step.
         self.before = {name: np.cumsum(turn) - turn for name, turn in turns.items()} if turns else {}
-        self.fill = fill_color(mean)
+        bits = next(iter(streams.values())).read.pixels.bits  # of all alike: they are of one task
+        self.fill = fill_color(mean, bits)
         each = [stream.shapes for stream in streams.values()]
         for shapes in [] if augmentation.crop else [set().union(*each)] if one_size else each:
             if len(shapes) > 1:

@@ -63,7 +63,7 @@ def look(item: Item, settings: ReadSettings) -> Seen:
     problems: list[str] = []
     pixels = None
     with _telling(problems):
-        image = read_image(item.image)
+        image = read_image(item.image, pixels=settings.pixels)
         pixels = hashlib.sha256(repr(image.shape).encode() + image.tobytes()).hexdigest()
     if item.label is not None:
         with _telling(problems):

@@ -7,11 +7,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from selftrain.data.decoding import DEFAULT, bits_of, counted, decode, deep_png, fits, stored_mode, telling
 from selftrain.errors import UserError
-from selftrain.settings.data import IGNORE, ReadSettings, Size
+from selftrain.settings.data import IGNORE, PixelSettings, ReadSettings, Size
 
-ORIENTATION = 0x0112
-"""The EXIF tag that turns an image on display; labels know nothing of it."""
 UNKNOWN = -1
 
 
@@ -19,47 +18,64 @@ PACKED = {"L;2": 85, "L;4": 17}
 """By what Pillow multiplies gray of fewer than 8 bits, as PNG optimizers write it, to fill 0 to 255."""
 
 
-def read_image(path: Path | str, size: Size | None = None) -> np.ndarray:
-    """An 8-bit RGB or gray file as uint8 (H, W, 3), resized to `size` (bilinear with antialiasing) if given."""
-    image, stored = _open(path)
-    # Pillow opens color of 16 bits as RGB and drops the lower byte without a word.
-    if image.mode not in ("RGB", "L") or ";16" in stored:
-        raise UserError(f"{path}: image of mode {stored or image.mode}; 8-bit RGB or gray is needed")
-    if image.getexif().get(ORIENTATION, 1) != 1:
-        raise UserError(f"{path}: turned by its EXIF orientation; save it upright")
-    image = image.convert("RGB")
-    if size is not None and image.size != size[::-1]:
-        image = image.resize(size[::-1], Image.Resampling.BILINEAR)
-    return np.asarray(image)
+def read_image(path: Path | str, size: Size | None = None, pixels: PixelSettings = DEFAULT) -> np.ndarray:
+    """An image file as (H, W, channels), resized to `size` (bilinear with antialiasing) if given.
+
+    Returns:
+        uint8 where `pixels` has 8 bits, float32 from 0 to 1 where it has 16. Gray fills three channels.
+
+    Raises:
+        UserError: no file, a broken one, or one of other channels or bits than `pixels`.
+    """
+    image, kind = decode(path, pixels)
+    if image is None or not fits(image, pixels):
+        has = kind if image is None or pixels == DEFAULT else counted(image.shape[2], bits_of(image))
+        said = f"'pixels' say {counted(pixels.channels, pixels.bits)}"
+        raise UserError(f"{path}: image of {has}; {'8-bit RGB or gray is needed' if pixels == DEFAULT else said}")
+    return _resized(_scaled(np.repeat(image, pixels.channels // image.shape[2], 2)), size)
 
 
-def image_size(path: Path | str) -> Size:
-    """Height and width of an image, from the head of its file."""
-    try:
-        with Image.open(path) as image:
-            return image.height, image.width
-    except Exception as error:
-        raise _unreadable(path, error) from None
+def read_photo(path: Path | str, size: Size | None = None) -> np.ndarray:
+    """An image file of any kind for the eye, uint8 (H, W, 3)."""
+    image, kind = decode(path)
+    if image is None:
+        raise UserError(f"{path}: image of {kind}; 8 or 16 bits are needed, gray or in channels")
+    return _resized(as_photo(_scaled(image)), size)
+
+
+def as_photo(images: np.ndarray) -> np.ndarray:
+    """Images (..., channels) for the eye, uint8 (..., 3): the first three channels, or of fewer the first as gray."""
+    images = images[..., :3] if images.shape[-1] >= 3 else images[..., :1].repeat(3, -1)
+    return images if images.dtype == np.uint8 else np.rint(255 * images).astype(np.uint8)
+
+
+def _scaled(image: np.ndarray) -> np.ndarray:
+    """Bytes as they are, 16 bits as float32 from 0 to 1."""
+    return image if image.dtype == np.uint8 else image.astype(np.float32) / np.float32(65535)
+
+
+def _resized(image: np.ndarray, size: Size | None) -> np.ndarray:
+    """(H, W, channels) at another size; Pillow has no mode for most numbers of channels, so each goes alone."""
+    if size is None or image.shape[:2] == size:
+        return image
+    if image.dtype == np.uint8 and image.shape[2] == 3:
+        return np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR))
+    channels = [Image.fromarray(channel) for channel in np.moveaxis(image, 2, 0)]
+    resized = np.stack([np.asarray(one.resize(size[::-1], Image.Resampling.BILINEAR)) for one in channels], 2)
+    return resized if resized.dtype == np.uint8 else resized.clip(0, 1)
 
 
 def read_raw_label(path: Path | str, channel: int | None = None) -> np.ndarray:
     """A label file's own ids, integers (H, W): of a palette or gray file; of one with several channels those of one."""
     image, stored = _open(path)
     if channel is not None and stored == "RGB;16B":
-        return _channels_of_16_bits(path)[..., channel].astype(np.int64)
+        return deep_png(path)[..., channel].astype(np.int64)
     if image.mode == "F":
         raise UserError(f"{path}: label of floating-point numbers; integer class ids are needed")
     if image.mode not in ("L", "P", "1", "I") and not image.mode.startswith("I;16"):
         raise UserError(f"{path}: label of mode {image.mode}; a palette or gray image of class ids is needed")
     ids = np.asarray(image).astype(np.int64 if image.mode.startswith("I") else np.uint8)
     return ids // PACKED.get(stored, 1)
-
-
-def _channels_of_16_bits(path: Path | str) -> np.ndarray:
-    """A PNG of color with 16 bits a channel as uint16 (H, W, channels); Pillow would drop the lower byte."""
-    from torchvision.io import ImageReadMode, decode_png, read_file  # seconds to import, and seldom needed
-
-    return decode_png(read_file(str(path)), ImageReadMode.UNCHANGED).permute(1, 2, 0).numpy()
 
 
 def read_label(path: Path | str, settings: ReadSettings, size: Size | None = None) -> np.ndarray:
@@ -103,18 +119,8 @@ def _id_table(settings: ReadSettings) -> np.ndarray:
 
 def _open(path: Path | str) -> tuple[Image.Image, str]:
     """A decoded image, and the mode that its pixels are stored in (empty where the format has none)."""
-    try:
-        with Image.open(path) as image:
-            arguments = image.tile[0].args if image.tile else ""
-            image.load()
-            image.getexif()  # kept by the image; read here, where a broken one is told
-    except Exception as error:
-        raise _unreadable(path, error) from None
-    return image, str(arguments if isinstance(arguments, str) else (*(arguments or ()), "")[0])
-
-
-def _unreadable(path: Path | str, error: Exception) -> UserError:
-    """A broken file makes Pillow's decoders raise nearly anything, from SyntaxError to zlib.error."""
-    if isinstance(error, FileNotFoundError):
-        return UserError(f"{path}: no such file")
-    return UserError(f"{path}: not readable as an image ({' '.join(str(error).split())})")
+    with telling(path), Image.open(path) as image:
+        stored = stored_mode(image)
+        image.load()
+        image.getexif()  # kept by the image; read here, where a broken one is told
+    return image, stored

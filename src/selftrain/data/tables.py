@@ -14,10 +14,11 @@ import pandas as pd
 from PIL import Image
 
 from selftrain import artifacts, hdf5
+from selftrain.data.decoding import image_size
 from selftrain.data.listing import list_split
-from selftrain.data.reading import image_size, read_label
+from selftrain.data.reading import read_label
 from selftrain.errors import UserError
-from selftrain.settings.data import IGNORE, ListSettings, ReadSettings, Size, working_size
+from selftrain.settings.data import IGNORE, ListSettings, ReadSettings, Size, WorkingSize, working_size
 
 MAP = (64, 128)
 """Height and width of a spatial frequency map."""
@@ -51,7 +52,7 @@ def own_sizes(table: pd.DataFrame) -> list[Size]:
     return list(zip(table.height.astype(int), table.width.astype(int), strict=True))
 
 
-def working_sizes(table: pd.DataFrame, size: Size | int | None) -> list[Size]:
+def working_sizes(table: pd.DataFrame, size: WorkingSize | None) -> list[Size]:
     """Height and width at which each image of a table is worked on, for the `size` of its split."""
     return [working_size(size, own) for own in own_sizes(table)]
 

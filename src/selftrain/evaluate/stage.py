@@ -59,7 +59,7 @@ def evaluate_split(
     read, classes = split.read, len(split.read.classes)
     matrix = np.zeros((classes, classes), np.int64)
     sizes = working_sizes(table, split.score_size)
-    for batch in batched(table, read.size, batch_size, range(len(table))):
+    for batch in batched(table, read.size, batch_size, range(len(table)), read.pixels):
         pixels = batch.pixels.to(device)
         for size, group in groupby(enumerate(batch.positions), key=lambda pair: sizes[pair[1]]):
             members = list(group)

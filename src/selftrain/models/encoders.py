@@ -11,6 +11,7 @@ from typing import Any
 
 import timm
 import torch
+from timm.models import adapt_input_conv
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -26,7 +27,7 @@ FINE_STRIDE = 4
 
 
 class Encoder(nn.Module):
-    """(B, 3, H, W) to two feature maps: a fine one (stride 4 where there is one) and the last.
+    """(B, channels, H, W) to two feature maps: a fine one (stride 4 where there is one) and the last.
 
     `channels` and `strides` are pairs in the same order; `strides` are the real ones, whatever was asked for.
     """
@@ -60,6 +61,8 @@ def _create(settings: ModelSettings, *, load_weights: bool) -> Any:
         near = difflib.get_close_matches(name, timm.list_models(), n=3)
         raise UserError(f"model.encoder: timm has no '{name}'; near: {', '.join(near) or 'see timm.list_models()'}")
     options: dict[str, Any] = {"features_only": True}
+    if len(settings.mean) != 3:
+        options["in_chans"] = len(settings.mean)
     if _is_told_to_take_any_size(name):
         options["dynamic_img_size"] = True
     if not load_weights or settings.weights is None:
@@ -93,6 +96,10 @@ def _tell_missing(body: nn.Module, state: dict[str, Tensor], file: Path, encoder
     """Say which weights are not those of the file, since timm skips other names without a word."""
     own = {name: weight for name, weight in body.named_parameters() if weight.ndim > 1}
     missing = [name for name, weight in own.items() if not any(_same(weight, theirs) for theirs in state.values())]
+    adapted = [name for name in missing if any(_is_adapted(own[name], theirs) for theirs in state.values())]
+    if adapted:
+        log.info("%s: adapted from 3 channels to %d: %s", file, own[adapted[0]].shape[1], few(adapted))
+    missing = [name for name in missing if name not in adapted]
     if len(missing) == len(own):
         raise UserError(f"model.weights: {file}: no weight in it fits '{encoder}'; it has {few(state)}")
     if missing:
@@ -101,6 +108,13 @@ def _tell_missing(body: nn.Module, state: dict[str, Tensor], file: Path, encoder
 
 def _same(one: Tensor, other: Tensor) -> bool:
     return one.shape == other.shape and torch.equal(one, other.to(one.dtype))
+
+
+def _is_adapted(weight: Tensor, rgb: Tensor) -> bool:
+    """Whether a convolution is what timm makes of one for red, green and blue, for other channels."""
+    if weight.ndim != 4 or rgb.ndim != 4 or rgb.shape[1] != 3 or weight.shape[1] == 3:
+        return False
+    return _same(weight, adapt_input_conv(weight.shape[1], rgb))
 
 
 def _of_stride(name: str, stride: int, options: dict[str, Any]) -> Any:

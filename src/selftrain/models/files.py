@@ -17,7 +17,7 @@ from selftrain import artifacts
 from selftrain.errors import UserError
 from selftrain.models.segmenter import Segmenter
 from selftrain.models.states import few, not_finite, read_state
-from selftrain.settings.data import Color
+from selftrain.settings.data import Color, PixelSettings
 from selftrain.settings.model import ModelSettings
 
 log = logging.getLogger(__name__)
@@ -38,14 +38,16 @@ def save(
     classes: tuple[str, ...],
     step: int,
     colors: Sequence[Color] | None = None,
+    pixels: PixelSettings = PixelSettings(),  # noqa: B008 (frozen)
 ) -> None:
-    """Write weights and the metadata to use them: architecture, classes, normalization, step."""
+    """Write weights and the metadata to use them: architecture, classes, normalization, kind of images, step."""
     about = {
         "format": FORMAT,
         "version": VERSION,
         "model": settings.model_dump(mode="json"),
         "classes": classes,
         "colors": colors,
+        "pixels": pixels.model_dump(mode="json"),
         "step": step,
     }
     # Copies, because safetensors refuses weights that two layers of a user's network share.
@@ -68,6 +70,11 @@ def read_about(path: Path) -> dict[str, Any]:
     if about["version"] != VERSION:
         raise UserError(f"{path}: model file of version {about['version']}; this selftrain reads version {VERSION}")
     return about
+
+
+def pixels_of(about: dict[str, Any]) -> PixelSettings:
+    """The kind of images that a model was trained on, by the metadata of its file; old files do not say it."""
+    return PixelSettings(**about.get("pixels", {}))
 
 
 def load(path: Path) -> tuple[Segmenter, dict[str, Any]]:

@@ -57,7 +57,7 @@ class Segmenter(nn.Module):
     def __init__(self, settings: ModelSettings, classes: int, *, load_weights: bool = True) -> None:
         super().__init__()
         for name in ("mean", "std"):
-            self.register_buffer(name, torch.tensor(getattr(settings, name)).view(3, 1, 1), persistent=False)
+            self.register_buffer(name, torch.tensor(getattr(settings, name)).view(-1, 1, 1), persistent=False)
         self.encoder: nn.Module
         self.decoder: Any
         self.encoder, self.decoder = _build(settings, classes, load_weights)
@@ -81,7 +81,7 @@ class Segmenter(nn.Module):
         """Logits, float32 (B, classes, h, w) at the decoder's size; taken apart, those of each branch and head.
 
         Args:
-            images: (B, 3, H, W), uint8, or float from 0 to 1.
+            images: (B, channels, H, W), uint8, or float from 0 to 1.
             apart: return `Outputs`; runs the heads too, which an algorithm has put into `self.heads` for training.
         """
         if images.dtype == torch.uint8:

@@ -21,12 +21,14 @@ from selftrain.devices import leased_device
 from selftrain.errors import UserError
 from selftrain.models import files
 from selftrain.predict.forward import load_predictor
-from selftrain.settings.data import Size
+from selftrain.settings.data import PixelSettings, Size
 from selftrain.settings.prediction import InferenceSettings
 
 log = logging.getLogger(__name__)
 
 ENDINGS = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+ARRAYS = (".npy",)
+"""Images too, for a model of others than 8-bit RGB."""
 
 
 def predict_folder(
@@ -55,7 +57,9 @@ def predict_folder(
         UserError: a file that is no model or no image, or agreement asked of a model with one branch.
     """
     maps = [name for name, wanted in (("confidence", confidence), ("agreement", agreement)) if wanted]
-    found = _images(images, maps)
+    about = files.read_about(model)
+    pixels = files.pixels_of(about)
+    found = _images(images, maps, ENDINGS if pixels == PixelSettings() else ENDINGS + ARRAYS)
     if output.resolve() == (images if images.is_dir() else images.parent).resolve():
         raise UserError(f"{output}: the masks would take the place of the images; name another folder")
     with leased_device():
@@ -63,11 +67,11 @@ def predict_folder(
         predictor = load_predictor(model, settings, device, count_agreement=agreement)
         if agreement and predictor.branches == 1:
             raise UserError(f"{model}: has one branch, which agrees with itself; leave out --agreement")
-        colors = palette(predictor.classes, files.read_about(model)["colors"])
+        colors = palette(predictor.classes, about["colors"])
         for relative, file in tqdm(found.items(), disable=None, desc="predict", unit="image"):
-            own = read_image(file)
-            pixels = own if size is None else read_image(file, size)
-            batch = to_tensor(pixels)[None].to(device)
+            own = read_image(file, pixels=pixels)
+            seen = own if size is None else read_image(file, size, pixels)
+            batch = to_tensor(seen)[None].to(device)
             decided = predictor(batch, [str(relative)], (own.shape[0], own.shape[1]))
             _save(output / relative.with_suffix(".png"), decided.classes[0].cpu().numpy(), colors)
             shares = {"confidence": probability_of(decided.bins[0].cpu().numpy())} if confidence else {}
@@ -78,15 +82,15 @@ def predict_folder(
     log.info("%d masks in %s", len(found), output)
 
 
-def _images(images: Path, maps: Sequence[str]) -> dict[Path, Path]:
+def _images(images: Path, maps: Sequence[str], endings: tuple[str, ...]) -> dict[Path, Path]:
     """Image files by their path below the folder, without two that would give one mask, or a mask and a map."""
     if images.is_file():
         return {Path(images.name): images}
     if not images.is_dir():
         raise UserError(f"{images}: no such image or folder")
-    files = sorted(path for path in images.rglob("*") if path.suffix.lower() in ENDINGS)
+    files = sorted(path for path in images.rglob("*") if path.suffix.lower() in endings)
     if not files:
-        raise UserError(f"{images}: no images ({', '.join(ENDINGS)}) in this folder")
+        raise UserError(f"{images}: no images ({', '.join(endings)}) in this folder")
     found: dict[Path, Path] = {}
     for file in files:
         relative = file.relative_to(images).with_suffix("")

@@ -45,7 +45,7 @@ class Predictor:
         classes: how many.
         settings: what is averaged.
         seed: of the places of random patches, with the images' names.
-        fill: color around an image that is smaller than a patch.
+        fill: color, of the images' own type, around an image that is smaller than a patch.
         prior: spatial factors of the probabilities, (classes, h, w) of any size.
         thresholds: probability t_c that a class must reach, (classes,); given, a pixel's class is the one with the
             highest p_c / t_c (CBST's class-normalized choice), not the one with the highest p_c.
@@ -58,7 +58,7 @@ class Predictor:
     classes: int
     settings: InferenceSettings
     seed: int = 0
-    fill: tuple[int, ...] = (128, 128, 128)
+    fill: tuple[float, ...] = (128, 128, 128)
     prior: Tensor | None = None
     thresholds: Tensor | None = None
     branches: int = 1
@@ -68,7 +68,7 @@ class Predictor:
         """What is predicted of a batch.
 
         Args:
-            images: uint8 (B, 3, h, w).
+            images: (B, channels, h, w), uint8, or float from 0 to 1.
             names: of the B images.
             size: height and width of the result.
 
@@ -109,7 +109,7 @@ class Predictor:
             view = images
             if scale != 1:
                 scaled = [max(1, round(length * scale)) for length in images.shape[-2:]]
-                floats = images.float() / 255
+                floats = images.float() / 255 if images.dtype == torch.uint8 else images
                 view = F.interpolate(floats, size=scaled, mode="bilinear", align_corners=False, antialias=True)
             said = self._logits(view.flip(-1) if flip else view)
             if total is None:
@@ -120,7 +120,7 @@ class Predictor:
         return total.div_(len(self._views))
 
     def _decide_patched(self, image: Tensor, name: str, size: Size) -> Decided:
-        """What is predicted of an image (3, h, w) whose patches are predicted each on its own; B is 1."""
+        """What is predicted of an image (channels, h, w) whose patches are predicted each on its own; B is 1."""
         assert self.settings.patches is not None
         with naming([name]):
             means = mean_over_patches(
@@ -174,7 +174,7 @@ def load_predictor(
         len(about["classes"]),
         settings,
         seed,
-        fill_color(about["model"]["mean"]),
+        fill_color(about["model"]["mean"], files.pixels_of(about).bits),
         None if prior is None else prior.to(device),
         None if thresholds is None else thresholds.to(device),
         len(network.branches) if count_agreement else 1,

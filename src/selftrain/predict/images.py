@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from selftrain.data.augmentation import to_tensor
+from selftrain.data.decoding import DEFAULT
 from selftrain.data.reading import read_image
 from selftrain.data.tables import working_sizes
-from selftrain.settings.data import Size
+from selftrain.settings.data import PixelSettings, WorkingSize
 
 AHEAD = 2
 """Batches read while another is predicted."""
@@ -23,7 +24,7 @@ AHEAD = 2
 
 @dataclass(frozen=True)
 class Images:
-    """Images of one size: positions in their table, and uint8 (B, 3, h, w)."""
+    """Images of one size: positions in their table, and (B, channels, h, w)."""
 
     positions: list[int]
     pixels: Tensor
@@ -36,7 +37,9 @@ def shard_of(count: int, batch_size: int, shard: int, shards: int) -> range:
     return range(min(first, count), min(last, count))
 
 
-def batched(table: pd.DataFrame, size: Size | int | None, batch_size: int, positions: range) -> Iterator[Images]:
+def batched(
+    table: pd.DataFrame, size: WorkingSize | None, batch_size: int, positions: range, pixels: PixelSettings = DEFAULT
+) -> Iterator[Images]:
     """The images at `positions`, in batches formed by global number; within one, each size goes alone."""
     sizes = working_sizes(table, size)
     batches = [list(group) for _, group in groupby(positions, key=lambda position: position // batch_size)]
@@ -44,7 +47,7 @@ def batched(table: pd.DataFrame, size: Size | int | None, batch_size: int, posit
     files = [Path(file) for file in table.image_file]
 
     def read(group: list[int]) -> Images:
-        return Images(group, torch.stack([to_tensor(read_image(files[at], sizes[at])) for at in group]))
+        return Images(group, torch.stack([to_tensor(read_image(files[at], sizes[at], pixels)) for at in group]))
 
     with ThreadPoolExecutor(1) as pool:
         pending = [pool.submit(read, group) for group in alike[:AHEAD]]

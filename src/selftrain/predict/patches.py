@@ -61,20 +61,20 @@ def mean_over_patches(
     draw: np.random.Generator,
     *,
     classes: int,
-    fill: tuple[int, ...],
+    fill: tuple[float, ...],
     sets: int = 1,
     enlarged: float = 1.0,
 ) -> Tensor:
     """Mean class probabilities, float32 (sets · classes, H, W), on the image's device unless that exceeds the memory.
 
     Args:
-        probabilities: of a batch of views, (B, 3, h, w) to float32 (B, sets · classes, h, w).
-        image: uint8 (3, H, W).
+        probabilities: of a batch of views, (B, channels, h, w) to float32 (B, sets · classes, h, w).
+        image: (channels, H, W).
         settings: how many patches of which size.
         draw: where the corners come from.
         classes: how many.
         sets: how many predictions there are of each patch, one behind the other: of a network and of its branches.
-        fill: color of what a patch larger than the image has around it.
+        fill: color, of the image's own type, of what a patch larger than the image has around it.
         enlarged: area that the network's largest view has over a patch, for the memory.
     """
     size: Size = (image.shape[1], image.shape[2])
@@ -105,7 +105,7 @@ def mean_over_patches(
     return sums.div_(counts.to(sums.device))
 
 
-def _padded(image: Tensor, patch: Size, fill: tuple[int, ...]) -> tuple[Tensor, npt.NDArray[np.int64]]:
+def _padded(image: Tensor, patch: Size, fill: tuple[float, ...]) -> tuple[Tensor, npt.NDArray[np.int64]]:
     """The image with room for patches that hang over, and how far it lies from the top and the left."""
     size = np.array(image.shape[1:])
     margins = np.maximum(0, np.array(patch) - size)

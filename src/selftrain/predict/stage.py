@@ -76,7 +76,7 @@ def predict_shard(
                 "colors": json.dumps(files.read_about(model)["colors"]),
             },
         ) as writer:
-            for batch in batched(table, read.size, settings.batch_size, positions):
+            for batch in batched(table, read.size, settings.batch_size, positions, read.pixels):
                 names = [table.image[position] for position in batch.positions]
                 decided = predictor(batch.pixels.to(device), names, sizes[batch.positions[0]])
                 planes = [plane.cpu().numpy() for plane in decided if plane is not None]

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from selftrain.data.palette import palette
-from selftrain.data.reading import read_image, read_label
+from selftrain.data.reading import read_label, read_photo
 from selftrain.data.tables import read_images
 from selftrain.label.pseudo_labels import PseudoLabels
 from selftrain.report.results import Results
@@ -141,7 +141,7 @@ def evenly_spaced(count: int, wanted: int) -> list[int]:
 
 def photo(path: Path | str) -> str:
     """An image file as a small JPEG, a data URI."""
-    return jpeg(read_image(path))
+    return jpeg(read_photo(path))
 
 
 def jpeg(image: np.ndarray) -> str:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from selftrain.settings.base import NotNegative, Settings, refuse
 from selftrain.settings.data import Name, TaskSettings
@@ -29,6 +29,9 @@ class MachineSettings(Settings):
 
 class Config(Settings):
     """The whole config file."""
+
+    # A file that includes others, or is included, need not have everything.
+    model_config = ConfigDict(json_schema_extra=lambda schema: schema.pop("required", None) and None)
 
     include: tuple[str, ...] = ()
     """Config files that this one starts from, their paths seen from its folder: its values go over theirs."""

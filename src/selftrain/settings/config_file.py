@@ -26,10 +26,15 @@ def parse(raw: Any, source: str = "config") -> Config:
 
 def load(*paths: Path | str, over: dict[str, Any] | None = None) -> Config:
     """Read config files (YAML), the values of each over those of the files before it, and `over` over all."""
+    return parse(deep_merge(read(*paths), over or {}), ", ".join(map(str, paths)))
+
+
+def read(*paths: Path | str) -> dict[str, Any]:
+    """What config files say together with those that they include, not yet validated."""
     raw: dict[str, Any] = {}
     for path in paths:
         raw = deep_merge(raw, _with_included(Path(path)))
-    return parse(deep_merge(raw, over or {}), ", ".join(map(str, paths)))
+    return raw
 
 
 def _with_included(path: Path, within: tuple[Path, ...] = ()) -> dict[str, Any]:
@@ -37,7 +42,7 @@ def _with_included(path: Path, within: tuple[Path, ...] = ()) -> dict[str, Any]:
     where = f"{within[-1]}: include: " if within else ""
     if path in within:
         raise UserError(f"{where}{path} includes this file; take one of the two out")
-    own = _read(path, where)
+    own = _content(path, where)
     included = own.pop("include", None) or []
     if not isinstance(included, list) or not all(isinstance(file, str) for file in included):
         raise UserError(f"{path}: include: should be a list of config files, not {included!r}")
@@ -47,7 +52,7 @@ def _with_included(path: Path, within: tuple[Path, ...] = ()) -> dict[str, Any]:
     return deep_merge(raw, own)
 
 
-def _read(path: Path, where: str) -> dict[str, Any]:
+def _content(path: Path, where: str) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{where}{path}: no such config file")
     try:

@@ -114,6 +114,15 @@ class SplitSettings(Settings):
         return self
 
 
+class PixelSettings(Settings):
+    """What a task's image files hold; those of another kind are refused."""
+
+    channels: Annotated[int, Field(ge=1)] = 3
+    """Per pixel, alpha included. Gray files do for 3 channels as well as for 1; TIFF and .npy files have any number."""
+    bits: Literal[8, 16] = 8
+    """Per value. JPEG has 8; 16 are of PNG, TIFF or .npy files."""
+
+
 def _classes(value: Any) -> Any:
     """The names in a table, for its name."""
     if isinstance(value, str) and value not in TABLES:
@@ -145,6 +154,8 @@ class TaskSettings(Settings):
     """The id in the label files that means no class."""
     root: str = ""
     """A folder below data_root that all paths of the task start from."""
+    pixels: PixelSettings = PixelSettings()
+    """Of the images of all splits."""
     labeled: SplitSettings
     unlabeled: SplitSettings
     truth: bool = False
@@ -181,13 +192,15 @@ class TaskSettings(Settings):
     def _split_problems(self) -> Iterator[Problem]:
         for name in {"labeled", "unlabeled", "truth"} & set(self.evaluation):
             yield ("evaluation", name), "the name of another split; choose another name"
-        for name in ("labeled", "unlabeled"):
-            if getattr(self, name).score_size is not None:
-                yield (name, "score_size"), "is for evaluation splits; this one is not scored"
-        labeled: dict[tuple[str, ...], SplitSettings] = {("labeled",): self.labeled}
-        labeled |= {("unlabeled",): self.unlabeled} if self.truth else {}
-        labeled |= {("evaluation", name): split for name, split in self.evaluation.items()}
-        for where, split in labeled.items():
+        splits: dict[tuple[str, ...], SplitSettings] = {("labeled",): self.labeled, ("unlabeled",): self.unlabeled}
+        splits |= {("evaluation", name): split for name, split in self.evaluation.items()}
+        for where, split in splits.items():
+            if split.score_size is not None and where[0] != "evaluation":
+                yield (*where, "score_size"), "is for evaluation splits; this one is not scored"
+            if split.streets is not None and self.pixels != PixelSettings():
+                yield (*where, "streets"), "are 8-bit RGB images; the task's 'pixels' say otherwise"
+            if where == ("unlabeled",) and not self.truth:
+                continue
             if split.images is not None and split.labels is None:
                 yield (*where, "labels"), "is missing" + (", and 'truth' needs it" if where == ("unlabeled",) else "")
             yield from self._id_problems((*where, "ids"), split.ids or {})
@@ -220,6 +233,7 @@ class ReadSettings(Settings):
     ignore_index: int
     ids: dict[LabelId, int] | None = None
     size: WorkingSize | None = None
+    pixels: PixelSettings = PixelSettings()
     label_channel: int | None = None
     """Of label files with several channels of 16 bits, the one that holds class ids."""
     stretch_labels: bool = False

@@ -34,7 +34,7 @@ DecoderName = Literal["light", "aspp", "pyramid_pooling"]
 AnyDecoder = Annotated[LightSettings | AsppSettings | PyramidPoolingSettings, Field(discriminator="name")]
 Decoder = Annotated[AnyDecoder, BeforeValidator(by_name, json_schema_input_type=AnyDecoder | DecoderName)]
 
-Triple = tuple[float, float, float]
+PerChannel = Annotated[tuple[float, ...], Field(min_length=1)]
 
 
 class ModelSettings(Settings):
@@ -52,12 +52,12 @@ class ModelSettings(Settings):
     trained side by side, predict by their mean, and tell by their agreement which pixels are easy."""
     module: str | None = None
     """A network of your own instead of encoder and decoder: 'package.module:callable'; it is called with `classes`
-    and `arguments` and returns a torch.nn.Module from (B, 3, H, W) to logits (B, classes, h, w). One with branches of
+    and `arguments` and returns a torch.nn.Module from (B, C, H, W) to logits (B, classes, h, w). One with branches of
     its own has an attribute `branches`, a torch.nn.ModuleList of its decoders, and returns a tuple of their logits."""
     arguments: dict[str, Any] = Field(default_factory=dict)
-    mean: Triple = (0.485, 0.456, 0.406)
-    """Of the inputs, per channel, on the scale 0 to 1."""
-    std: Triple = (0.229, 0.224, 0.225)
+    mean: PerChannel = (0.485, 0.456, 0.406)
+    """Of the inputs, per channel, on the scale 0 to 1; as many as the task's `pixels` have channels."""
+    std: PerChannel = (0.229, 0.224, 0.225)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -65,6 +65,8 @@ class ModelSettings(Settings):
         return self
 
     def _problems(self) -> Iterator[Problem]:
+        if len(self.std) != len(self.mean):
+            yield ("std",), f"{len(self.std)} values, and 'mean' has {len(self.mean)}; give one per channel"
         if min(self.std) <= 0:
             yield ("std",), f"{list(self.std)} must be above 0"
         if self.arguments and self.module is None:

@@ -8,6 +8,7 @@ from selftrain.settings.curriculum import CurriculumSettings
 from selftrain.settings.data import TaskSettings
 from selftrain.settings.experiments import ExperimentSettings, PretrainSettings
 from selftrain.settings.mixing import MeanTeacherMixingSettings
+from selftrain.settings.model import ModelSettings
 from selftrain.settings.prediction import PredictionSettings
 from selftrain.settings.training import TrainSettings
 
@@ -17,6 +18,7 @@ Keys = tuple[int | str, ...]
 class Parts(Protocol):
     """What a config has of them."""
 
+    model: ModelSettings
     train: TrainSettings
     prediction: PredictionSettings
     tasks: dict[str, TaskSettings]
@@ -41,6 +43,7 @@ def _pretrain_problems(config: Parts, pretrain: PretrainSettings, where: Keys) -
     yield from _task_problems(config, pretrain.tasks, where)
     tasks = pretrain.tasks or tuple(config.tasks)
     yield from _weight_problems(config, pretrain.train, tasks, where)
+    yield from _channel_problems(config, pretrain.model, tasks, where)
     for task in tasks if pretrain.labels == "truth" else ():
         if task in config.tasks and not config.tasks[task].truth:
             yield (*where, "labels"), f"the task '{task}' has no hidden truth (`truth: true`)"
@@ -152,6 +155,17 @@ def _weight_problems(
             if one not in classes:
                 reason = nearest(one, classes, "class") + f" (of the task '{name}')"
                 yield from (((*place, one), reason) for place in places)
+
+
+def _channel_problems(config: Parts, model: ModelSettings, tasks: tuple[str, ...], where: Keys) -> Iterator[Problem]:
+    """A network of other channels than a task's images have."""
+    for name in tasks:
+        channels = config.tasks[name].pixels.channels if name in config.tasks else len(model.mean)
+        if len(model.mean) != channels:
+            of = f"images of {channels} channel{'s' if channels > 1 else ''} (task '{name}')"
+            reason = f"{len(model.mean)} value{'s' if len(model.mean) > 1 else ''} for {of}; give one per channel"
+            for place in _places(where, model.mean, {(): config.model.mean}):
+                yield (*place, "model", "mean"), reason
 
 
 def _places(where: Keys, value: object, above: Mapping[Keys, object]) -> list[Keys]:

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from selftrain import hdf5
+from selftrain.data.reading import as_photo
 
 if TYPE_CHECKING:  # the report reads these files and has no other use for torch
     from torch import Tensor
@@ -39,13 +40,13 @@ def shown_steps(drawn: npt.NDArray[np.bool_]) -> set[int]:
 
 
 def write(path: Path, examples: dict[int, dict[str, Tensor]], classes: Sequence[str]) -> None:
-    """Write the examples, by step: (3, h, w) for pictures, (h, w) for maps."""
+    """Write the examples, by step: (channels, h, w) for pictures, (h, w) for maps."""
     with FORMAT.create(path) as file:
         file.attrs["classes"] = json.dumps(list(classes))
         file["step"] = np.array(list(examples), np.int64)
         for name in next(iter(examples.values()), {}):
             maps = np.stack([one[name].numpy() for one in examples.values()])
-            pictures = maps if maps.ndim == 3 else maps.transpose(0, 2, 3, 1)
+            pictures = maps if maps.ndim == 3 else as_photo(maps.transpose(0, 2, 3, 1))
             file.create_dataset(name, data=pictures, compression="gzip", chunks=(1, *pictures.shape[1:]))
 
 

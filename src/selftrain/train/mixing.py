@@ -25,7 +25,7 @@ class Pixels:
     """A batch of images and what the student is to be taught of each pixel."""
 
     images: Tensor
-    """uint8 (B, 3, h, w)."""
+    """(B, channels, h, w)."""
     labels: Tensor
     """uint8 (B, h, w), 255 is ignore."""
     weights: Tensor

@@ -323,4 +323,5 @@ def _write(run: _Run, paths: TrainFiles, machine: MachineSettings, seconds: floa
         examples.write(paths.examples, run.examples, run.classes)
     artifacts.write_csv(paths.table, pd.DataFrame(run.rows, columns=None if run.rows else ["step"]))
     artifacts.write_json(paths.manifest, manifest(settings.model_dump(mode="json"), paths.inputs(), **facts))
-    files.save(paths.model, run.result(), settings.model, run.classes, run.step, settings.colors)
+    pixels = settings.labeled.pixels
+    files.save(paths.model, run.result(), settings.model, run.classes, run.step, settings.colors, pixels)

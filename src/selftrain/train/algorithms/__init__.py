@@ -55,7 +55,7 @@ class Loss:
     facts: dict[str, Tensor] = field(default_factory=dict)
     """What train.csv tells beside the terms."""
     example: dict[str, Tensor] = field(default_factory=dict)
-    """Pictures that show how unlabeled images are used, by name: uint8 (3, h, w) or (h, w)."""
+    """Pictures that show how unlabeled images are used, by name: images (channels, h, w), or maps, uint8 (h, w)."""
 
 
 class Algorithm(ABC):
