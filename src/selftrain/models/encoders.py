@@ -1,4 +1,4 @@
-"""Encoders are timm's, by name."""
+"""Encoders are timm's, by name, and those that the registry adds to them."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from selftrain import registry
 from selftrain.errors import UserError
 from selftrain.models.states import few, read_state
 from selftrain.settings.model import ModelSettings
@@ -56,8 +57,10 @@ def _patch(reductions: list[int]) -> int:
 
 def _create(settings: ModelSettings, *, load_weights: bool) -> Any:
     name = settings.encoder
+    if name in registry.ENCODERS:
+        registry.load(registry.ENCODERS, name)
     if not timm.is_model(name):
-        near = difflib.get_close_matches(name, timm.list_models(), n=3)
+        near = difflib.get_close_matches(name, {*timm.list_models(), *registry.ENCODERS}, n=3)
         raise UserError(f"model.encoder: timm has no '{name}'; near: {', '.join(near) or 'see timm.list_models()'}")
     options: dict[str, Any] = {"features_only": True}
     if _is_told_to_take_any_size(name):

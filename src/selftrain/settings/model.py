@@ -30,8 +30,20 @@ class PyramidPoolingSettings(Settings):
     """Rows and columns of each grid."""
 
 
-DecoderName = Literal["light", "aspp", "pyramid_pooling"]
-AnyDecoder = Annotated[LightSettings | AsppSettings | PyramidPoolingSettings, Field(discriminator="name")]
+class ConvolutionsSettings(Settings):
+    """MLSL's decoder: two 3×3 convolutions of the last features."""
+
+    name: Literal["convolutions"] = "convolutions"
+    channels: Annotated[int, Field(ge=1)] = 512
+    """Depth of the first; the second has the classes."""
+    dilation: Annotated[int, Field(ge=1)] = 1
+    """Of both; the network that MLSL starts from was published with 12."""
+
+
+DecoderName = Literal["light", "aspp", "pyramid_pooling", "convolutions"]
+AnyDecoder = Annotated[
+    LightSettings | AsppSettings | PyramidPoolingSettings | ConvolutionsSettings, Field(discriminator="name")
+]
 Decoder = Annotated[AnyDecoder, BeforeValidator(by_name, json_schema_input_type=AnyDecoder | DecoderName)]
 
 Triple = tuple[float, float, float]
@@ -41,7 +53,7 @@ class ModelSettings(Settings):
     """A segmentation network."""
 
     encoder: str = "mobilenetv3_small_050"
-    """Any name that timm knows."""
+    """Any name that timm knows, or resnet38."""
     weights: str | None = None
     """Of the encoder: 'hub' for timm's own, a file (safetensors or a state dict), none for random ones."""
     output_stride: Literal[8, 16, 32] = 16
