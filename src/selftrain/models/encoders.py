@@ -7,7 +7,7 @@ import inspect
 import logging
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import timm
 import torch
@@ -25,29 +25,48 @@ logging.getLogger("timm").setLevel(logging.ERROR)  # a classifier left out of an
 FINE_STRIDE = 4
 """Stride of the finer map that a decoder gets beside the last one."""
 
+T = TypeVar("T")
+
+
+class Maps(NamedTuple, Generic[T]):
+    """What decoders and heads look at, or something of each: a fine map (stride 4 where there is one) and the last two.
+
+    Where an encoder has a single map, the three are one.
+    """
+
+    fine: T
+    second_last: T
+    last: T
+
+
+Features = Maps[Tensor]
+"""Each (B, channels, h, w)."""
+
 
 class Encoder(nn.Module):
-    """(B, 3, H, W) to two feature maps: a fine one (stride 4 where there is one) and the last.
+    """(B, 3, H, W) to feature maps.
 
-    `channels` and `strides` are pairs in the same order; `strides` are the real ones, whatever was asked for.
+    `channels` and `strides` are of these maps; `strides` are the real ones, whatever was asked for.
     """
 
     def __init__(self, settings: ModelSettings, *, load_weights: bool) -> None:
         super().__init__()
         self.body: Any = _create(settings, load_weights=load_weights)
         reductions = self.body.feature_info.reduction()
-        self.fine = next((i for i, stride in enumerate(reductions) if stride >= FINE_STRIDE), len(reductions) - 1)
-        self.channels = tuple(self.body.feature_info.channels()[i] for i in (self.fine, -1))
-        self.strides = tuple(reductions[i] for i in (self.fine, -1))
+        last = len(reductions) - 1
+        fine = next((i for i, stride in enumerate(reductions) if stride >= FINE_STRIDE), last)
+        self.places = Maps(fine, max(0, last - 1), last)
+        self.channels = Maps(*(self.body.feature_info.channels()[i] for i in self.places))
+        self.strides = Maps(*(reductions[i] for i in self.places))
         self.patch = _patch(reductions)
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (fine, last); where the network works in patches, the image is stretched to whole ones."""
+    def forward(self, images: Tensor) -> Features:
+        """The maps of images; where the network works in patches, the image is stretched to whole ones."""
         whole = [math.ceil(length / self.patch) * self.patch for length in images.shape[-2:]]
         if whole != list(images.shape[-2:]):
             images = F.interpolate(images, size=whole, mode="bilinear", align_corners=False)
         features = self.body(images)
-        return features[self.fine], features[-1]
+        return Maps(*(features[i] for i in self.places))
 
 
 def _patch(reductions: list[int]) -> int:
@@ -122,4 +141,5 @@ def _is_told_to_take_any_size(name: str) -> bool:
 
 def describe(encoder: Encoder) -> dict[str, object]:
     """What a manifest says of an encoder."""
-    return {"channels": list(encoder.channels), "strides": list(encoder.strides)}
+    of = {"channels": encoder.channels, "strides": encoder.strides}
+    return {name: [maps.fine, maps.last] for name, maps in of.items()}

@@ -5,7 +5,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from selftrain.settings.base import Problem, Settings, by_name, refuse
+from selftrain.settings.base import NotNegative, Problem, Settings, by_name, on_or_off, refuse
+
+Dropout = Annotated[float, Field(ge=0, lt=1)]
 
 
 class LightSettings(Settings):
@@ -28,6 +30,10 @@ class PyramidPoolingSettings(Settings):
     name: Literal["pyramid_pooling"] = "pyramid_pooling"
     bins: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (6, 3, 2, 1)
     """Rows and columns of each grid."""
+    channels: Annotated[int, Field(ge=1)] | None = None
+    """Width of a 3×3 convolution before the classifier; PSPNet has one, of 512, and the curriculum none."""
+    dropout: Dropout = 0.0
+    """Of whole channels, before the classifier; PSPNet's is .1."""
 
 
 class ConvolutionsSettings(Settings):
@@ -41,10 +47,28 @@ class ConvolutionsSettings(Settings):
 
 
 DecoderName = Literal["light", "aspp", "pyramid_pooling", "convolutions"]
-AnyDecoder = Annotated[
-    LightSettings | AsppSettings | PyramidPoolingSettings | ConvolutionsSettings, Field(discriminator="name")
+DecoderSettings = LightSettings | AsppSettings | PyramidPoolingSettings | ConvolutionsSettings
+# In the schema no choice is exclusive: where a name is inherited, several may fit what is written.
+Decoder = Annotated[
+    DecoderSettings,
+    Field(discriminator="name"),
+    BeforeValidator(by_name, json_schema_input_type=DecoderSettings | DecoderName),
 ]
-Decoder = Annotated[AnyDecoder, BeforeValidator(by_name, json_schema_input_type=AnyDecoder | DecoderName)]
+
+
+class AuxiliarySettings(Settings):
+    """A second classifier of pixels on the encoder's second-last features, for training alone; PSPNet's by default."""
+
+    weight: NotNegative = 0.4
+    """Of its loss, which is that of the branches."""
+    channels: Annotated[int, Field(ge=1)] = 256
+    """Width of its 3×3 convolution."""
+    dropout: Dropout = 0.1
+
+
+Auxiliary = Annotated[
+    AuxiliarySettings | None, BeforeValidator(on_or_off, json_schema_input_type=AuxiliarySettings | bool | None)
+]
 
 Triple = tuple[float, float, float]
 
@@ -62,6 +86,8 @@ class ModelSettings(Settings):
     branches: Annotated[int, Field(ge=1, le=255)] = 1
     """Copies of the decoder on the one encoder, each from weights of its own; the strategic curriculum has 2. They are
     trained side by side, predict by their mean, and tell by their agreement which pixels are easy."""
+    auxiliary: Auxiliary = None
+    """PSPNet's auxiliary loss; `true` for its settings. Every algorithm trains it, and nothing predicts with it."""
     module: str | None = None
     """A network of your own instead of encoder and decoder: 'package.module:callable'; it is called with `classes`
     and `arguments` and returns a torch.nn.Module from (B, 3, H, W) to logits (B, classes, h, w). One with branches of
@@ -85,3 +111,5 @@ class ModelSettings(Settings):
             yield ("module",), f"'{self.module}' should read 'package.module:callable'"
         if self.module is not None and self.branches > 1:
             yield ("branches",), "are of the 'decoder'; a 'module' brings its own"
+        if self.module is not None and self.auxiliary is not None:
+            yield ("auxiliary",), "needs the features of an 'encoder', which a 'module' has none of"
