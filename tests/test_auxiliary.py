@@ -97,7 +97,6 @@ def test_its_loss_is_added_by_its_weight():
 def terms(name, said):
     """The terms of a step in which the network says of every batch what `said` makes of its images' number."""
     given, batches = Given(3), {"labeled": batch(2, 1), "unlabeled": batch(2, 2)}
-    teacher = lambda images: torch.randn(len(images), 3, 4, 4, generator=torch.Generator().manual_seed(9)) * 5  # noqa: E731
     if name == "supervised":
         algorithm, batches = Supervised(SupervisedSettings(), given), {"labeled": batch(2, 1)}
     elif name in ("joint", "separate"):
@@ -109,7 +108,13 @@ def terms(name, said):
     else:
         settings = MeanTeacherMixingSettings(loss=name.partition(" ")[2], threshold=0.5)
         algorithm = MeanTeacherMixing(settings, given)
-    student = lambda images, apart: said(len(images))  # noqa: E731
+
+    def student(images, *, apart):
+        return said(len(images))
+
+    def teacher(images):
+        return 5 * logits(9)(len(images))
+
     return algorithm.loss(Step(0, 1, batches, student, teacher)).terms
 
 

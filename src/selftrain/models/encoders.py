@@ -47,7 +47,9 @@ Features = Maps[Tensor]
 class Encoder(nn.Module):
     """(B, 3, H, W) to feature maps.
 
-    `channels` and `strides` are of these maps; `strides` are the real ones, whatever was asked for.
+    `channels` and `strides` are of these maps; `strides` are the real ones, whatever was asked for. Below an encoder's
+    own stride, timm dilates in place of the last strides: by 2, then by 4. The first convolution of a stage that lost
+    its stride keeps the dilation of the stage before it, where the code of DeepLabv2 and PSPNet dilates all of it.
     """
 
     def __init__(self, settings: ModelSettings, *, load_weights: bool) -> None:
