@@ -169,7 +169,7 @@ def test_a_network_says_the_mean_of_its_branches_logits(model):
     with torch.no_grad():
         mean, std = (torch.tensor(stat).view(3, 1, 1) for stat in (model.mean, model.std))
         features = network.encoder((pixels / 255 - mean) / std)
-        by_hand = [decoder.classify(decoder.hidden(*features)) for decoder in network.branches]
+        by_hand = [decoder.classify(decoder.hidden(features.fine, features.last)) for decoder in network.branches]
         together, apart = network(pixels), network(pixels, apart=True)
     assert len(by_hand) == len(apart.branches) == model.branches and apart.heads == {}
     torch.testing.assert_close(apart.branches, tuple(by_hand))

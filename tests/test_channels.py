@@ -138,7 +138,7 @@ def test_four_channels_are_trained_predicted_and_scored(trained):
     of = {"seed": 0, "batch_size": 2}
     patches = InferenceSettings(patches={"size": (40, 40), "count": 5}, flip=True, scales=(0.5, 1))
     for number, inference in enumerate((InferenceSettings(), patches)):
-        told = EvaluateStageSettings(evaluation=inference, splits={"labeled": READ}, **of)
+        told = EvaluateStageSettings(evaluation=inference, splits={"labeled": {"read": READ}}, **of)
         confusion, metrics = folder / "confusion.csv", folder / f"metrics-{number}.csv"
         evaluate(told, paths.model, {"labeled": paths.labeled}, confusion, metrics)
         assert pd.read_csv(metrics).set_index("metric").value["pixel_accuracy"] > 0.6
@@ -222,7 +222,7 @@ def test_channels_of_model_and_task_must_fit(folder_task):
     with pytest.raises(UserError, match=r"pretrain\.base\.model\.mean: 2 values for images of 4 channels"):
         parse(folder_task)
     folder_task["pretrain"]["base"]["model"] = {"mean": [0.5] * 4, "std": [0.2] * 4}
-    graph = Graph.load(folder_task)
+    graph = Graph(parse(folder_task))
     assert graph.read("tiny", "val").pixels == FOUR
 
 

@@ -4,6 +4,8 @@ import pytest
 
 from selftrain import registry
 from selftrain.code_digest import closure, code_digest
+from selftrain.flow import Model
+from selftrain.graph import Graph
 
 
 def test_a_stage_reaches_what_it_imports_and_no_settings():
@@ -14,7 +16,7 @@ def test_a_stage_reaches_what_it_imports_and_no_settings():
     assert not any(module.startswith(("selftrain.settings", "selftrain.registry")) for module in reached)
 
 
-@pytest.mark.parametrize("entries", [registry.DECODERS, registry.ALGORITHMS, registry.POLICIES])
+@pytest.mark.parametrize("entries", [registry.ENCODERS, registry.DECODERS, registry.ALGORITHMS, registry.POLICIES])
 def test_no_stage_reaches_a_method_that_was_not_chosen(entries):
     stages = [f"selftrain.{stage}.stage" for stage in ("train", "predict", "select", "label", "evaluate")]
     stages += ["selftrain.label.choice", "selftrain.label.merge"]
@@ -37,3 +39,19 @@ def test_heads_are_code_of_their_algorithm_alone():
 def test_digests_differ_by_what_is_chosen():
     digests = {code_digest("selftrain.select.stage", registry.module_of(path)) for path in registry.POLICIES.values()}
     assert len(digests) == len(registry.POLICIES)
+
+
+def test_an_encoder_of_ours_is_code_of_the_jobs_that_run_it(folder_task):
+    codes = {}
+    for encoder in ("resnet18", "resnet34", "resnet38"):
+        folder_task["pretrain"]["base"]["model"] = {"encoder": encoder}
+        graph = Graph.load(folder_task)
+        first, last = Model("tiny", "base", 0, 0), Model("tiny", "dars", 0, 1)
+        codes[encoder] = [
+            graph.train_code(first),
+            graph.predict_code(first),
+            graph.choose_code(last),
+            graph.evaluate_code(last),
+        ]
+    assert codes["resnet18"] == codes["resnet34"]  # timm's are no code of ours
+    assert not set(codes["resnet18"]) & set(codes["resnet38"])

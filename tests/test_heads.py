@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from selftrain.errors import UserError
 from selftrain.models import files
+from selftrain.models.encoders import Maps
 from selftrain.models.heads import ImageClassifier
 from selftrain.models.segmenter import Segmenter
 from selftrain.settings.model import ModelSettings
@@ -37,7 +38,7 @@ def with_head(channels=8, hidden=8, seed=0):
     """A network with a new head, as training makes it."""
     torch.manual_seed(seed)
     network = Segmenter(MODEL, 3).eval()
-    network.heads["image_classifier"] = ImageClassifier(network.feature_channels, channels, hidden, 3)
+    network.heads["image_classifier"] = ImageClassifier(network.feature_channels.last, channels, hidden, 3)
     return network
 
 
@@ -65,8 +66,9 @@ def test_the_classifier_takes_features_of_any_size_and_is_what_the_paper_says(si
     assert maps.shape == (2, 5, *size)
     expected = maps.mean((2, 3)) @ first[0].T + first[1]
     expected = expected.relu() @ last[0].T + last[1]
-    assert head(features).shape == (2, 3)
-    torch.testing.assert_close(head(features), expected)
+    said = head(Maps(None, None, features))
+    assert said.shape == (2, 3)
+    torch.testing.assert_close(said, expected)
 
 
 # A network with a head
@@ -77,7 +79,7 @@ def test_the_head_changes_nothing_of_the_logits():
     with torch.inference_mode():
         outputs = network(images(50, 67), apart=True)
         assert torch.equal(network(images(50, 67)), outputs.logits)
-        features = network.encoder((images(50, 67) / 255 - network.mean) / network.std)[-1]
+        features = network.encoder((images(50, 67) / 255 - network.mean) / network.std)
         assert list(outputs.heads) == ["image_classifier"]
         torch.testing.assert_close(outputs.heads["image_classifier"], network.heads["image_classifier"](features))
         assert Segmenter(MODEL, 3).eval()(images(50, 67), apart=True).heads == {}

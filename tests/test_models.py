@@ -42,7 +42,7 @@ def test_every_encoder_with_every_decoder_at_odd_sizes(encoder):
         assert model.describe()["strides"] == list(STRIDES[encoder])
         for size in ((64, 96), (50, 67)):
             with torch.inference_mode():
-                fine, last = model.encoder(images(*size).float())
+                fine, _, last = model.encoder(images(*size).float())
                 logits = model(images(*size))
             whole = [side + -side % model.encoder.patch for side in size]
             assert [fine.shape[1], last.shape[1]] == model.describe()["channels"]

@@ -5,6 +5,7 @@ An online experiment is one training beside the rounds; its model stands where a
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -199,8 +200,7 @@ class Flow(Splits):
         if experiment is not None and (self.is_offline(model) or experiment.start == "pretrained"):
             return {"start": self.model_path(self.before(model), "model.safetensors")}
         pretrain = self.pretraining(model)
-        weights = pretrain.model.weights if pretrain.model.weights != "hub" else None
-        given = {"start": pretrain.start, "weights": weights}
+        given = {"start": pretrain.start, "weights": pretrain.model.weights_file}
         return {name: file for name, file in given.items() if file is not None}
 
     def told_models(self) -> list[tuple[str, Model]]:
@@ -247,12 +247,20 @@ class Flow(Splits):
 
     @cached_property
     def weight_problems(self) -> list[str]:
-        """Files of weights that are not there."""
-        named = {model.name: self.config.pretrain[model.name] for model in self.pretrained}
-        files = [
-            (f"pretrain.{name}.{key}", file)
-            for name, pretrain in named.items()
-            for key, file in (("start", pretrain.start), ("model.weights", pretrain.model.weights))
-        ]
-        missing = [(key, file) for key, file in files if file not in (None, "hub") and not Path(str(file)).is_file()]
-        return [f"{key}: {file}: no such file" for key, file in missing]
+        """Weights that are not where pretrainings look for them."""
+        named = dict.fromkeys(model.name for model in self.pretrained)
+        told = ((name, line) for name in named for line in _weight_problems(self.config.pretrain[name]))
+        return [f"pretrain.{name}.{line}" for name, line in told]
+
+
+def _weight_problems(pretrain: PretrainSettings) -> Iterator[str]:
+    """Weights that are not where a pretraining looks for them, by key."""
+    from selftrain.models import packages
+
+    model = pretrain.model
+    for key, file in (("start", pretrain.start), ("model.weights", model.weights_file)):
+        if file is not None and not Path(file).is_file():
+            yield f"{key}: {file}: no such file"
+    reason = None if model.weights_package is None else packages.problem(model.weights_package, model.encoder)
+    if reason is not None:
+        yield f"model.weights: {reason}"

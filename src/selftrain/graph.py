@@ -181,27 +181,32 @@ class Graph(Flow):
     def train_code(self, model: Model) -> str:
         """Of the loop, the chosen algorithm and the network."""
         algorithm = registry.module_of(registry.ALGORITHMS[self.train(model).algorithm.name])
-        return self.code("selftrain.train.stage", algorithm, self._decoder(model), own=self._own_module(model))
+        return self.code("selftrain.train.stage", algorithm, *self._network(model), own=self._own_module(model))
 
     def predict_code(self, model: Model) -> str:
         """Of predicting with the network."""
-        return self.code("selftrain.predict.stage", self._decoder(model), own=self._own_module(model))
+        return self.code("selftrain.predict.stage", *self._network(model), own=self._own_module(model))
 
     def choose_code(self, model: Model) -> str:
         """Of predicting with the network again."""
-        return self.code("selftrain.label.choice", self._decoder(model), own=self._own_module(model))
+        return self.code("selftrain.label.choice", *self._network(model), own=self._own_module(model))
 
     def evaluate_code(self, model: Model) -> str:
         """Of scoring the network."""
-        return self.code("selftrain.evaluate.stage", self._decoder(model), own=self._own_module(model))
+        return self.code("selftrain.evaluate.stage", *self._network(model), own=self._own_module(model))
 
     def select_code(self, model: Model) -> str:
         """Of the chosen policy."""
         policy = registry.module_of(registry.POLICIES[self._policy(model).name])
         return self.code("selftrain.select.stage", policy)
 
-    def _decoder(self, model: Model) -> str:
-        return registry.module_of(registry.DECODERS[self.train(model).model.decoder.name])
+    def _network(self, model: Model) -> list[str]:
+        """The modules of the chosen decoder, and of the encoder where it is not timm's."""
+        told = self.train(model).model
+        chosen = [registry.DECODERS[told.decoder.name]]
+        if told.module is None and told.encoder in registry.ENCODERS:
+            chosen.append(registry.ENCODERS[told.encoder])
+        return [registry.module_of(path) for path in chosen]
 
     def _own_module(self, model: Model) -> str | None:
         return self.train(model).model.module

@@ -14,10 +14,15 @@ from typing import Any
 
 from selftrain.errors import UserError
 
+ENCODERS = {
+    "resnet38": "selftrain.models.resnet38:resnet38",
+}
+"""Those that timm does not bring: importing one registers it there."""
 DECODERS = {
     "light": "selftrain.models.decoders.light:Light",
     "aspp": "selftrain.models.decoders.aspp:Aspp",
     "pyramid_pooling": "selftrain.models.decoders.pyramid_pooling:PyramidPooling",
+    "convolutions": "selftrain.models.decoders.convolutions:Convolutions",
 }
 DATASETS = {
     "cityscapes": "selftrain.data.datasets.cityscapes:DATA_SET",

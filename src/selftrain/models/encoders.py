@@ -1,4 +1,4 @@
-"""Encoders are timm's, by name."""
+"""Encoders are timm's, by name, and those that the registry adds to them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import inspect
 import logging
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import timm
 import torch
@@ -15,7 +15,9 @@ from timm.models import adapt_input_conv
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from selftrain import registry
 from selftrain.errors import UserError
+from selftrain.models import packages
 from selftrain.models.states import few, read_state
 from selftrain.settings.model import ModelSettings
 
@@ -25,29 +27,50 @@ logging.getLogger("timm").setLevel(logging.ERROR)  # a classifier left out of an
 FINE_STRIDE = 4
 """Stride of the finer map that a decoder gets beside the last one."""
 
+T = TypeVar("T")
+
+
+class Maps(NamedTuple, Generic[T]):
+    """What decoders and heads look at, or something of each: a fine map (stride 4 where there is one) and the last two.
+
+    Where an encoder has a single map, the three are one.
+    """
+
+    fine: T
+    second_last: T
+    last: T
+
+
+Features = Maps[Tensor]
+"""Each (B, channels, h, w)."""
+
 
 class Encoder(nn.Module):
-    """(B, channels, H, W) to two feature maps: a fine one (stride 4 where there is one) and the last.
+    """(B, channels, H, W) to feature maps.
 
-    `channels` and `strides` are pairs in the same order; `strides` are the real ones, whatever was asked for.
+    `channels` and `strides` are of these maps; `strides` are the real ones, whatever was asked for. Below an encoder's
+    own stride, timm dilates in place of the last strides: by 2, then by 4. The first convolution of a stage that lost
+    its stride keeps the dilation of the stage before it, where the code of DeepLabv2 and PSPNet dilates all of it.
     """
 
     def __init__(self, settings: ModelSettings, *, load_weights: bool) -> None:
         super().__init__()
         self.body: Any = _create(settings, load_weights=load_weights)
         reductions = self.body.feature_info.reduction()
-        self.fine = next((i for i, stride in enumerate(reductions) if stride >= FINE_STRIDE), len(reductions) - 1)
-        self.channels = tuple(self.body.feature_info.channels()[i] for i in (self.fine, -1))
-        self.strides = tuple(reductions[i] for i in (self.fine, -1))
+        last = len(reductions) - 1
+        fine = next((i for i, stride in enumerate(reductions) if stride >= FINE_STRIDE), last)
+        self.places = Maps(fine, max(0, last - 1), last)
+        self.channels = Maps(*(self.body.feature_info.channels()[i] for i in self.places))
+        self.strides = Maps(*(reductions[i] for i in self.places))
         self.patch = _patch(reductions)
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (fine, last); where the network works in patches, the image is stretched to whole ones."""
+    def forward(self, images: Tensor) -> Features:
+        """The maps of images; where the network works in patches, the image is stretched to whole ones."""
         whole = [math.ceil(length / self.patch) * self.patch for length in images.shape[-2:]]
         if whole != list(images.shape[-2:]):
             images = F.interpolate(images, size=whole, mode="bilinear", align_corners=False)
         features = self.body(images)
-        return features[self.fine], features[-1]
+        return Maps(*(features[i] for i in self.places))
 
 
 def _patch(reductions: list[int]) -> int:
@@ -57,8 +80,10 @@ def _patch(reductions: list[int]) -> int:
 
 def _create(settings: ModelSettings, *, load_weights: bool) -> Any:
     name = settings.encoder
+    if name in registry.ENCODERS:
+        registry.load(registry.ENCODERS, name)
     if not timm.is_model(name):
-        near = difflib.get_close_matches(name, timm.list_models(), n=3)
+        near = difflib.get_close_matches(name, {*timm.list_models(), *registry.ENCODERS}, n=3)
         raise UserError(f"model.encoder: timm has no '{name}'; near: {', '.join(near) or 'see timm.list_models()'}")
     options: dict[str, Any] = {"features_only": True}
     if len(settings.mean) != 3:
@@ -69,6 +94,8 @@ def _create(settings: ModelSettings, *, load_weights: bool) -> Any:
         return _of_stride(name, settings.output_stride, options)
     if settings.weights == "hub":
         return _from_hub(settings, options | {"pretrained": True})
+    if settings.weights_package is not None:
+        return _from_package(settings, settings.weights_package, options)
     return _from_file(settings, options | {"pretrained": True})
 
 
@@ -77,6 +104,19 @@ def _from_hub(settings: ModelSettings, options: dict[str, Any]) -> Any:
         return _of_stride(settings.encoder, settings.output_stride, options)
     except (RuntimeError, OSError) as error:
         raise UserError(f"model.weights: timm's hub gives no weights for '{settings.encoder}': {error}") from None
+
+
+def _from_package(settings: ModelSettings, package: str, options: dict[str, Any]) -> Any:
+    """Strictly: every weight of the encoder is the package's, and every one of the package's is used."""
+    if reason := packages.problem(package, settings.encoder):
+        raise UserError(f"model.weights: {reason}")
+    state = packages.renamed(package, read_state(packages.file_of(package)))
+    body = _of_stride(settings.encoder, settings.output_stride, options)
+    try:
+        body.load_state_dict(state)
+    except RuntimeError as error:
+        raise UserError(f"model.weights: the package '{package}' does not fit '{settings.encoder}': {error}") from None
+    return body
 
 
 def _from_file(settings: ModelSettings, options: dict[str, Any]) -> Any:
@@ -133,4 +173,5 @@ def _is_told_to_take_any_size(name: str) -> bool:
 
 def describe(encoder: Encoder) -> dict[str, object]:
     """What a manifest says of an encoder."""
-    return {"channels": list(encoder.channels), "strides": list(encoder.strides)}
+    of = {"channels": encoder.channels, "strides": encoder.strides}
+    return {name: [maps.fine, maps.last] for name, maps in of.items()}

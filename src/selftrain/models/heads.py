@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from selftrain.models.encoders import Features
+
 
 class ImageClassifier(nn.Module):
     """Which classes an image shows, from the encoder's last features (MLSL section 4.1.2).
@@ -22,6 +24,6 @@ class ImageClassifier(nn.Module):
         )
         self.layers = nn.Sequential(nn.Linear(channels, hidden), nn.ReLU(), nn.Linear(hidden, classes))
 
-    def forward(self, features: Tensor) -> Tensor:
-        """(B, inputs, h, w) to (B, classes), before the sigmoid."""
-        return self.layers(self.convolutions(features).mean((2, 3)))
+    def forward(self, features: Features) -> Tensor:
+        """(B, classes), before the sigmoid, of the last features (B, inputs, h, w)."""
+        return self.layers(self.convolutions(features.last).mean((2, 3)))

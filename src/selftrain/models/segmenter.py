@@ -10,8 +10,11 @@ from torch import Tensor, nn
 
 from selftrain import registry
 from selftrain.errors import UserError
-from selftrain.models.encoders import Encoder, describe
+from selftrain.models.encoders import Encoder, Features, Maps, describe
 from selftrain.settings.model import ModelSettings
+
+AUXILIARY = "auxiliary"
+"""The head that learns the same labels as the branches, in every training."""
 
 
 class Outputs(NamedTuple):
@@ -21,17 +24,28 @@ class Outputs(NamedTuple):
     """Logits of each branch, float32 (B, classes, h, w) at the decoder's size."""
     heads: dict[str, Tensor]
     """By name."""
+    auxiliary_weight: float = 0.0
+    """Of the loss of the head `auxiliary`, where there is one."""
 
     @property
     def logits(self) -> Tensor:
         """Of the network: the mean of its branches' logits."""
         return averaged(self.branches)
 
+    @property
+    def classified(self) -> list[tuple[float, Tensor]]:
+        """All logits that learn the labels of pixels, each with the weight of its loss."""
+        of_branches = [(1.0, logits) for logits in self.branches]
+        return of_branches + [(self.auxiliary_weight, said) for name, said in self.heads.items() if name == AUXILIARY]
+
     def split(self, sizes: Sequence[int]) -> list[Outputs]:
         """Those of parts of the batch."""
         branches = zip(*(one.split(list(sizes)) for one in self.branches), strict=True)
         heads = {name: said.split(list(sizes)) for name, said in self.heads.items()}
-        return [Outputs(of, {name: heads[name][at] for name in heads}) for at, of in enumerate(branches)]
+        return [
+            self._replace(branches=of, heads={name: heads[name][at] for name in heads})
+            for at, of in enumerate(branches)
+        ]
 
 
 def averaged(branches: Sequence[Tensor]) -> Tensor:
@@ -62,6 +76,7 @@ class Segmenter(nn.Module):
         self.decoder: Any
         self.encoder, self.decoder = _build(settings, classes, load_weights)
         self.heads = nn.ModuleDict()
+        self.auxiliary_weight = 0.0 if settings.auxiliary is None else settings.auxiliary.weight
 
     @property
     def branches(self) -> list[Any]:
@@ -71,11 +86,11 @@ class Segmenter(nn.Module):
         return list(self.decoder) if isinstance(self.decoder, nn.ModuleList) else [self.decoder]
 
     @property
-    def feature_channels(self) -> int:
-        """Channels of the encoder's last features, which heads start from."""
+    def feature_channels(self) -> Maps[int]:
+        """Channels of the encoder's maps, which heads start from."""
         if not isinstance(self.encoder, Encoder):
             raise UserError("model.module: a network of your own has no encoder that a head could be put on")
-        return self.encoder.channels[-1]
+        return self.encoder.channels
 
     def forward(self, images: Tensor, *, apart: bool = False) -> Tensor | Outputs:
         """Logits, float32 (B, classes, h, w) at the decoder's size; taken apart, those of each branch and head.
@@ -90,13 +105,14 @@ class Segmenter(nn.Module):
         branches = self._decoded(features)
         if not apart:
             return averaged(branches)
-        return Outputs(branches, {name: head(features[-1]) for name, head in self.heads.items()})
+        heads = {name: head(features) for name, head in self.heads.items()}
+        return Outputs(branches, heads, self.auxiliary_weight)
 
-    def _decoded(self, features: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        if isinstance(self.encoder, _Own):
+    def _decoded(self, features: Features | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        if not isinstance(features, Maps):
             return tuple(logits.float() for logits in features)
-        hidden = [decoder.hidden(*features) for decoder in self.branches]
-        with torch.autocast(features[0].device.type, enabled=False):
+        hidden = [decoder.hidden(features.fine, features.last) for decoder in self.branches]
+        with torch.autocast(features.last.device.type, enabled=False):
             return tuple(decoder.classify(one.float()) for decoder, one in zip(self.branches, hidden, strict=True))
 
     def parts(self) -> dict[str, list[nn.Parameter]]:
@@ -121,7 +137,8 @@ def _build(settings: ModelSettings, classes: int, load_weights: bool) -> tuple[n
         return _Own(settings, classes), nn.Module()
     encoder = Encoder(settings, load_weights=load_weights)
     build = registry.load(registry.DECODERS, settings.decoder.name)
-    decoders = [build(settings.decoder, encoder.channels, classes) for _ in range(settings.branches)]
+    channels = (encoder.channels.fine, encoder.channels.last)
+    decoders = [build(settings.decoder, channels, classes) for _ in range(settings.branches)]
     return encoder, decoders[0] if len(decoders) == 1 else nn.ModuleList(decoders)
 
 

@@ -68,6 +68,11 @@ def by_name(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
+def on_or_off(value: Any) -> Any:
+    """Let `true` stand for the defaults, and `false` for none."""
+    return ({} if value else None) if isinstance(value, bool) else value
+
+
 def one_or_many(value: Any) -> Any:
     """Let a single text stand for a list of one."""
     return (value,) if isinstance(value, str) else value

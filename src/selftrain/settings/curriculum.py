@@ -1,17 +1,12 @@
 """Settings of the online algorithm `curriculum`: the strategic curriculum of proxy labels."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from selftrain.settings.base import Probability, Settings
+from selftrain.settings.base import Probability, Settings, on_or_off
 
 Share = Annotated[float, Field(gt=0, le=1)]
-
-
-def _on_or_off(value: Any) -> Any:
-    """Let `true` stand for the defaults, and `false` for none."""
-    return ({} if value else None) if isinstance(value, bool) else value
 
 
 class RampSettings(Settings):
@@ -46,11 +41,11 @@ class TargetEasyMiningSettings(Settings):
 
 TargetEasyMining = Annotated[
     TargetEasyMiningSettings | None,
-    BeforeValidator(_on_or_off, json_schema_input_type=TargetEasyMiningSettings | bool | None),
+    BeforeValidator(on_or_off, json_schema_input_type=TargetEasyMiningSettings | bool | None),
 ]
 SourceHardMining = Annotated[
     SourceHardMiningSettings | None,
-    BeforeValidator(_on_or_off, json_schema_input_type=SourceHardMiningSettings | bool | None),
+    BeforeValidator(on_or_off, json_schema_input_type=SourceHardMiningSettings | bool | None),
 ]
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from selftrain.models.segmenter import Outputs
 from selftrain.settings.data import IGNORE
 
 
@@ -32,9 +33,10 @@ def cross_entropy(
     return losses.sum() / weight.clamp(min=1e-6)
 
 
-def of_branches(loss: Callable[[Tensor], Tensor], branches: Sequence[Tensor]) -> Tensor:
-    """The losses of all branches' logits, added (strategic curriculum eq. 4); of one branch its loss."""
-    return torch.stack([loss(logits) for logits in branches]).sum()
+def of_outputs(loss: Callable[[Tensor], Tensor], outputs: Outputs) -> Tensor:
+    """The losses of all branches' logits, added (strategic curriculum eq. 4), and that of an auxiliary classifier, by
+    its weight (PSPNet section 4); of one branch alone its loss."""
+    return torch.stack([weight * loss(logits) for weight, logits in outputs.classified]).sum()
 
 
 def soft_cross_entropy(

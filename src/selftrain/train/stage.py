@@ -24,6 +24,7 @@ from selftrain.errors import UserError
 from selftrain.label.pseudo_labels import PseudoLabels
 from selftrain.manifest import manifest
 from selftrain.models import files
+from selftrain.models.auxiliary import auxiliary
 from selftrain.models.segmenter import Segmenter
 from selftrain.models.states import not_finite
 from selftrain.settings.config import MachineSettings
@@ -93,7 +94,9 @@ class _Run:
         first = settings.round if paths.pseudo_labels else 0
         torch.manual_seed(randomness.key(settings.seed, first, "initial weights"))
         self.segmenter = Segmenter(settings.model, len(self.classes), load_weights=paths.start is None)
+        # The heads come last, so that nothing else has other initial weights for them.
         self.segmenter.heads.update(self.algorithm.heads(self.segmenter))
+        self.segmenter.heads.update(auxiliary(self.segmenter, settings.model, len(self.classes)))
         if paths.start is not None:
             files.start_from(self.segmenter, paths.start)
         memory = torch.channels_last if train.channels_last else torch.contiguous_format

@@ -12,7 +12,10 @@ from selftrain.settings.model import PyramidPoolingSettings
 
 class PyramidPooling(nn.Module):
     """The last map, and its averages over coarse grids, each thinned to a part of its channels; a 1×1 convolution
-    classifies all of them together (strategic curriculum, section 4.2: four grids, a quarter of the channels each)."""
+    classifies all of them together (strategic curriculum, section 4.2: four grids, a quarter of the channels each).
+
+    With `channels` a 3×3 convolution to that width, normalized, comes before it, as PSPNet has it.
+    """
 
     def __init__(self, settings: PyramidPoolingSettings, channels: tuple[int, int], classes: int) -> None:
         super().__init__()
@@ -21,7 +24,14 @@ class PyramidPooling(nn.Module):
             nn.Sequential(nn.Conv2d(channels[1], thin, 1, bias=False), nn.BatchNorm2d(thin), nn.ReLU(inplace=True))
             for _ in self.bins
         )
-        self.classifier = nn.Conv2d(channels[1] + thin * len(self.bins), classes, 1)
+        width = channels[1] + thin * len(self.bins)
+        self.joined: nn.Module = nn.Identity()
+        if settings.channels is not None:
+            convolution = nn.Conv2d(width, settings.channels, 3, padding=1, bias=False)
+            width = settings.channels
+            self.joined = nn.Sequential(convolution, nn.BatchNorm2d(width), nn.ReLU(inplace=True))
+        self.dropout = nn.Dropout2d(settings.dropout)
+        self.classifier = nn.Conv2d(width, classes, 1)
 
     def hidden(self, fine: Tensor, last: Tensor) -> Tensor:
         """(B, c, h, w) at the last map's size."""
@@ -33,7 +43,7 @@ class PyramidPooling(nn.Module):
         pooled = [thin(grid_means(last, bins)) for bins, thin in zip(self.bins, self.thinned, strict=True)]
         size = last.shape[-2:]
         grown = [F.interpolate(grid, size=size, mode="bilinear", align_corners=False) for grid in pooled]
-        return torch.cat([last, *grown], 1)
+        return self.dropout(self.joined(torch.cat([last, *grown], 1)))
 
     def classify(self, hidden: Tensor) -> Tensor:
         """Logits (B, classes, h, w)."""

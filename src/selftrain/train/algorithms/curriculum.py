@@ -17,12 +17,12 @@ from selftrain.agreement import least
 from selftrain.data.batches import Batch, Turns
 from selftrain.errors import UserError
 from selftrain.models.agreement import agreement
-from selftrain.models.segmenter import Outputs, averaged
+from selftrain.models.segmenter import Outputs
 from selftrain.models.top import top_classes
 from selftrain.settings.curriculum import CurriculumSettings, RampSettings
 from selftrain.settings.data import IGNORE
 from selftrain.train.algorithms import Algorithm, Given, Loss, Step
-from selftrain.train.losses import at_size, cross_entropy, of_branches
+from selftrain.train.losses import at_size, cross_entropy, of_outputs
 
 
 class Curriculum(Algorithm):
@@ -47,31 +47,33 @@ class Curriculum(Algorithm):
         """One term, of the batch that the step has."""
         ((stream, batch),) = step.batches.items()
         outputs: Outputs = step.student(batch.images, apart=True)
-        branches = [at_size(logits, batch.labels) for logits in outputs.branches]
+        outputs = outputs._replace(branches=tuple(at_size(logits, batch.labels) for logits in outputs.branches))
+        branches = outputs.branches
         mining = "source_hard_mining" if stream == "labeled" else "target_easy_mining"
         if len(branches) == 1 and getattr(self.settings, mining) is not None:
             raise UserError(f"algorithm.{mining}: the model has one branch, which always agrees; switch this off")
         with torch.no_grad():
             agreeing = agreement([top_classes(logits) for logits in branches])
         if stream == "labeled":
-            return self.of_labeled(branches, agreeing, batch, step)
-        return self.of_unlabeled(branches, agreeing, batch)
+            return self.of_labeled(outputs, agreeing, batch, step)
+        return self.of_unlabeled(outputs, agreeing, batch)
 
-    def of_labeled(self, branches: list[Tensor], agreeing: Tensor, batch: Batch, step: Step) -> Loss:
+    def of_labeled(self, outputs: Outputs, agreeing: Tensor, batch: Batch, step: Step) -> Loss:
         """Source hard mining: a growing share of the pixels on which all branches agree is dropped at random."""
-        valid, easy = batch.labels != IGNORE, agreeing == len(branches)
+        valid, easy = batch.labels != IGNORE, agreeing == len(outputs.branches)
         told, retained = self.settings.source_hard_mining, torch.ones_like(valid)
         if told is not None:
             drop = float(ramp(told, step.number, step.steps))
             retained = ~(easy & (self._drawn(step.number, easy) < drop))
         facts = {"labeled_agreement": _share(easy, valid), "labeled_retained": _share(retained, valid)}
-        return Loss({"labeled": self._loss(branches, batch.labels, retained)}, facts)
+        return Loss({"labeled": self._loss(outputs, batch.labels, retained)}, facts)
 
-    def of_unlabeled(self, branches: list[Tensor], agreeing: Tensor, batch: Batch) -> Loss:
+    def of_unlabeled(self, outputs: Outputs, agreeing: Tensor, batch: Batch) -> Loss:
         """Target easy mining: only pixels on which enough branches agree are learned, as the network labels them."""
         valid, told = batch.labels != IGNORE, self.settings.target_easy_mining
+        branches = outputs.branches
         with torch.no_grad():
-            predicted = top_classes(averaged(branches))
+            predicted = top_classes(outputs.logits)
         easy = agreeing == len(branches)
         learned = valid if told is None else valid & (agreeing >= least(told.agreement, len(branches)))
         facts = {"unlabeled_agreement": _share(easy, valid), "unlabeled_retained": _share(learned, valid)}
@@ -81,12 +83,12 @@ class Curriculum(Algorithm):
             "agreement": torch.where(valid, 255 * agreeing.float() / len(branches), 255).round().to(torch.uint8)[0],
             "label": torch.where(learned, predicted, IGNORE).to(torch.uint8)[0],
         }
-        return Loss({"unlabeled": self._loss(branches, predicted, learned)}, facts, example)
+        return Loss({"unlabeled": self._loss(outputs, predicted, learned)}, facts, example)
 
-    def _loss(self, branches: list[Tensor], labels: Tensor, retained: Tensor) -> Tensor:
-        """Cross-entropy, the mean over retained pixels, added over branches (eq. 4)."""
+    def _loss(self, outputs: Outputs, labels: Tensor, retained: Tensor) -> Tensor:
+        """Cross-entropy, the mean over retained pixels, added over branches (eq. 4) and auxiliary classifiers."""
         left = torch.where(retained, labels, IGNORE).to(torch.uint8)
-        return of_branches(partial(cross_entropy, labels=left, class_weights=self.given.class_weights), branches)
+        return of_outputs(partial(cross_entropy, labels=left, class_weights=self.given.class_weights), outputs)
 
     def _drawn(self, number: int, like: Tensor) -> Tensor:
         """A number from 0 to 1 for each pixel of a step, drawn on its device."""

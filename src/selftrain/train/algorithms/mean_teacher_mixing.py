@@ -24,7 +24,7 @@ from selftrain.settings.mixing import (
 )
 from selftrain.train.algorithms import Algorithm, Given, Loss, Step
 from selftrain.train.alignment import align, run_on, shares_of
-from selftrain.train.losses import at_size, cross_entropy, of_branches, soft_cross_entropy, squared_error
+from selftrain.train.losses import at_size, cross_entropy, of_outputs, soft_cross_entropy, squared_error
 from selftrain.train.mixing import Pixels, Place, paste_mask
 
 
@@ -68,8 +68,8 @@ class MeanTeacherMixing(Algorithm):
         of_labeled, of_mixed = self.ask(step.student, labeled.images, seen)
         labeled_loss = partial(cross_entropy, labels=labeled.labels, class_weights=self.given.class_weights)
         terms = {
-            "labeled": of_branches(labeled_loss, of_labeled.branches),
-            "mixed": of_branches(partial(self.mixed_loss, mixed=mixture.mixed), of_mixed.branches),
+            "labeled": of_outputs(labeled_loss, of_labeled),
+            "mixed": of_outputs(partial(self.mixed_loss, mixed=mixture.mixed), of_mixed),
         }
         valid = mixture.mixed.labels != IGNORE
         weight = (mixture.mixed.weights * valid).sum() / valid.sum().clamp(min=1)

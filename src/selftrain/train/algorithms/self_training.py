@@ -11,7 +11,7 @@ from selftrain.data.batches import Batch
 from selftrain.models.segmenter import Outputs
 from selftrain.settings.training import PseudoLabeledSettings
 from selftrain.train.algorithms import Algorithm, Given, Loss, Step
-from selftrain.train.losses import cross_entropy, of_branches
+from selftrain.train.losses import cross_entropy, of_outputs
 
 
 class SelfTraining(Algorithm):
@@ -40,5 +40,5 @@ class SelfTraining(Algorithm):
         terms = {}
         for stream in self.streams:
             loss = partial(cross_entropy, labels=batches[stream].labels, class_weights=self.given.class_weights)
-            terms[stream] = self.weights[stream] * of_branches(loss, outputs[stream].branches)
+            terms[stream] = self.weights[stream] * of_outputs(loss, outputs[stream])
         return terms

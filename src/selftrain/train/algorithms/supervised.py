@@ -6,7 +6,7 @@ from functools import partial
 
 from selftrain.settings.training import SupervisedSettings
 from selftrain.train.algorithms import Algorithm, Given, Loss, Step
-from selftrain.train.losses import cross_entropy, of_branches
+from selftrain.train.losses import cross_entropy, of_outputs
 
 
 class Supervised(Algorithm):
@@ -19,6 +19,6 @@ class Supervised(Algorithm):
     def loss(self, step: Step) -> Loss:
         """One term."""
         labeled = step.batches["labeled"]
-        branches = step.student(labeled.images, apart=True).branches
+        outputs = step.student(labeled.images, apart=True)
         loss = partial(cross_entropy, labels=labeled.labels, class_weights=self.given.class_weights)
-        return Loss({"labeled": of_branches(loss, branches)})
+        return Loss({"labeled": of_outputs(loss, outputs)})

@@ -32,7 +32,7 @@ class WeakLabels(SelfTraining):
     def heads(self, network: Segmenter) -> dict[str, nn.Module]:
         """The image classifier."""
         told = self.settings
-        return {HEAD: ImageClassifier(network.feature_channels, told.channels, told.hidden, self.given.classes)}
+        return {HEAD: ImageClassifier(network.feature_channels.last, told.channels, told.hidden, self.given.classes)}
 
     def loss(self, step: Step) -> Loss:
         """Two terms per stream."""
