@@ -1,40 +1,36 @@
-"""configs/ablation: every row parses on top of every config, differs from the others, and trains."""
+"""configs/ablation, tables for any task: each row parses on top of other configs, differs from the others, trains."""
 
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 import tiny
-import yaml
 from safetensors.torch import load_file
-from snakemake.utils import update_config
-from test_settings import REPOSITORY, SHIPPED
+from test_settings import REPOSITORY
 
 from selftrain.flow import Flow
 from selftrain.settings.config import Config
-from selftrain.settings.config_file import parse
+from selftrain.settings.config_file import load, read
 from selftrain.settings.model import ModelSettings
 from selftrain.settings.training import TrainStageSettings
 from selftrain.train.stage import train
 
 DEFAULT = REPOSITORY / "config.yaml"
-TABLES = {path.stem: path for path in sorted((REPOSITORY / "configs/ablation").glob("*.yaml"))}
-BRANCHED = ModelSettings(decoder={"name": "light", "channels": 8}, branches=2)
 ROWS = {"curriculum-table-1": 5, "table-5.1": 13, "table-5.2": 4}
+TABLES = {name: REPOSITORY / f"configs/ablation/{name}.yaml" for name in ROWS}
+PUBLISHED = ("classmix/cityscapes-1-8", "dacs/gta5-to-cityscapes", "curriculum/gta5-to-cityscapes")
+BASES = [*(REPOSITORY / "configs/camvid").glob("*.yaml"), *(REPOSITORY / f"configs/{name}.yaml" for name in PUBLISHED)]
+BRANCHED = ModelSettings(decoder={"name": "light", "channels": 8}, branches=2)
 
 
 def on_top_of(base: Path, table: str) -> tuple[dict[str, Any], Config]:
     """The base's own content, and the config of `--configfile base.yaml ablation.yaml`."""
-    raw = yaml.safe_load(base.read_text())
-    own = deepcopy(raw)
-    update_config(raw, yaml.safe_load(TABLES[table].read_text()))
-    return own, parse(raw)
+    return read(base), load(base, TABLES[table])
 
 
 @pytest.mark.parametrize("table", TABLES)
-@pytest.mark.parametrize("base", [DEFAULT, *SHIPPED], ids=lambda path: path.stem)
+@pytest.mark.parametrize("base", [DEFAULT, *BASES], ids=lambda path: path.stem)
 def test_an_ablation_can_be_put_on_top_of_any_config(base: Path, table: str) -> None:
     own, config = on_top_of(base, table)
     rows = set(config.only or ())

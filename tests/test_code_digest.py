@@ -6,6 +6,7 @@ from selftrain import registry
 from selftrain.code_digest import closure, code_digest
 from selftrain.flow import Model
 from selftrain.graph import Graph
+from selftrain.settings.config_file import parse
 
 
 def test_a_stage_reaches_what_it_imports_and_no_settings():
@@ -45,7 +46,7 @@ def test_an_encoder_of_ours_is_code_of_the_jobs_that_run_it(folder_task):
     codes = {}
     for encoder in ("resnet18", "resnet34", "resnet38"):
         folder_task["pretrain"]["base"]["model"] = {"encoder": encoder}
-        graph = Graph.load(folder_task)
+        graph = Graph(parse(folder_task))
         first, last = Model("tiny", "base", 0, 0), Model("tiny", "dars", 0, 1)
         codes[encoder] = [
             graph.train_code(first),

@@ -58,6 +58,22 @@ def test_several_files_go_over_one_another_and_single_values_over_all(tmp_path: 
     assert (config.seeds, config.shards) == ((2,), 4)
 
 
+def test_a_file_that_is_included_twice_undoes_nothing(tmp_path: Path) -> None:
+    write(tmp_path / "shared.yaml", tasks=TASKS, pretrain={"base": {}}, shards=2, seeds=[5])
+    write(tmp_path / "one.yaml", "shared.yaml", shards=7)
+    write(tmp_path / "other.yaml", "shared.yaml", seeds=[4])
+    config = load(write(tmp_path / "top.yaml", "one.yaml", "other.yaml"))
+    assert (config.shards, config.seeds) == (7, (4,))
+    assert load(tmp_path / "one.yaml", tmp_path / "other.yaml") == config
+
+
+def test_a_circle_through_a_link_is_one(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path)
+    top = write(tmp_path / "top.yaml", "loop/top.yaml")
+    with pytest.raises(UserError, match="includes this file"):
+        load(top)
+
+
 def test_mistakes_name_the_file(tmp_path: Path) -> None:
     top = write(tmp_path / "top.yaml", "missing.yaml")
     with pytest.raises(UserError) as error:
@@ -71,5 +87,5 @@ def test_mistakes_name_the_file(tmp_path: Path) -> None:
         load(top)
     write(tmp_path / "missing.yaml", stpes=3)
     top.write_text("include: [missing.yaml]")
-    with pytest.raises(UserError, match=r"top\.yaml: .*\n.*stpes: unknown key"):
+    with pytest.raises(UserError, match=r"top\.yaml, what is included: .*\n.*stpes: unknown key"):
         load(top)

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import published
 import pytest
+import yaml
 
+from selftrain.cli import check as check_command
 from selftrain.data.batches import Stream
 from selftrain.data.check import check
 from selftrain.data.listing import list_split
@@ -201,7 +203,7 @@ def test_a_missing_data_set_says_where_to_get_it(tmp_path: Path) -> None:
     for name in published.TREES:
         classes = name if name in ("voc", "camvid") else "cityscapes"
         told = problems(graph(tmp_path, classes, labeled={"dataset": name}))
-        places = "tasks.task.labeled, tasks.task.unlabeled, tasks.task.val"
+        places = "tasks.task.labeled, tasks.task.unlabeled, tasks.task.evaluation.val"
         assert len(told) == 1 and told[0].startswith(f"{places}: {tmp_path / name}: no such folder. ")
         assert "lie in this folder" in told[0]
 
@@ -221,6 +223,35 @@ def test_missing_files_are_counted_not_listed(tmp_path: Path) -> None:
     assert len(told) == 4 and all(line.startswith("tasks.task.labeled: ") for line in told)
     assert told[0].endswith("aachen_000000_000019_gtFine_labelIds.png: no such file")
     assert told[3].endswith("2 further files of Cityscapes are missing")
+
+
+def test_labels_without_an_image_are_missed(tmp_path: Path) -> None:
+    folder = published.gta5(tmp_path)
+    (folder / "images/00002.png").unlink()
+    told = problems(graph(tmp_path, labeled={"dataset": "gta5"}))
+    assert told == [f"tasks.task.labeled, tasks.task.evaluation.val: {folder}/images/00002.png: no such file"]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (None, "val.txt: no such list of images"),
+        ("", "val.txt: names no image that is there; a name such as 2007_000000 is needed per line"),
+        ("2009_000002.jpg\n", "val.txt: names no image that is there"),
+    ],
+)
+def test_what_is_left_out_must_be_known(tmp_path: Path, text: str | None, told: str) -> None:
+    """Else the validation images would be trained on."""
+    file = published.voc(tmp_path) / "ImageSets/Segmentation/val.txt"
+    file.unlink() if text is None else file.write_text(text)
+    split = {"dataset": {"name": "voc", "split": "train_aug"}}
+    assert told in problems(graph(tmp_path, "voc", labeled=split))[0]
+
+
+def test_lists_may_begin_as_windows_writes_them(tmp_path: Path) -> None:
+    file = published.voc(tmp_path) / "ImageSets/Segmentation/train.txt"
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes().replace(b"\n", b"\r\n"))
+    assert len(files(graph(tmp_path, "voc", labeled={"dataset": "voc"}))) == 2
 
 
 def test_a_folder_of_something_else_says_what_is_looked_for(tmp_path: Path) -> None:
@@ -252,7 +283,7 @@ def test_wrong_names_are_told_with_the_right_ones(tmp_path: Path) -> None:
     assert problems(of) == ["tasks.task.labeled: the split 'test' of Cityscapes has no labels"]
     told = problems(graph(tmp_path, ["road", "Person"], labeled={"dataset": "cityscapes"}))
     assert told == [
-        "tasks.task.labeled, tasks.task.val: unknown class of the data set 'cityscapes' 'Person'; "
+        "tasks.task.labeled, tasks.task.evaluation.val: unknown class of the data set 'cityscapes' 'Person'; "
         "did you mean 'person'? (the two go by the same names, or by 'ids')"
     ]
     with pytest.raises(UserError, match=r"unknown table of classes 'cityscape'; did you mean 'cityscapes'\?"):
@@ -350,6 +381,62 @@ def test_a_share_is_one(tmp_path: Path, count: Any) -> None:
     of = config(tmp_path, labeled={"dataset": "cityscapes", "draw": {"count": count}})
     with pytest.raises(UserError, match=r"tasks\.task\.labeled\.draw\.count: "):
         parse(of)
+
+
+def test_a_rest_is_that_of_the_labeled_part(tmp_path: Path) -> None:
+    labeled = {"dataset": "cityscapes", "draw": {"count": "1/8", "seed": 1}}
+    unlabeled = {"dataset": "cityscapes", "draw": {"count": "1/4", "rest": True}}
+    with pytest.raises(UserError) as error:
+        graph(tmp_path, labeled=labeled, unlabeled=unlabeled)
+    assert str(error.value).split("\n  ")[1:] == [
+        "tasks.task.unlabeled.draw.count: 1/4 is not that of 'labeled' (1/8), whose rest this is",
+        "tasks.task.unlabeled.draw.seed: 0 is not that of 'labeled' (1), whose rest this is",
+    ]
+
+
+def test_no_more_is_drawn_than_is_painted(tmp_path: Path) -> None:
+    streets = {"streets": {"domain": "real", "count": 3}, "draw": {"count": 5}}
+    with pytest.raises(UserError, match=r"tasks\.task\.labeled\.draw\.count: 5 of the 3 images of 'streets'"):
+        graph(tmp_path, "camvid", labeled=streets)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        ("size", True, "should be a height such as 720, or height and width such as [720, 1280], not True"),
+        ("size", "720", "should be a height such as 720, or height and width such as [720, 1280], not '720'"),
+        ("size", [1, 2, 3], "has too many entries"),
+        ("size", [True, 2], "[0]: should be a whole number, not True"),
+        ("draw", {"count": None}, "count: should be a number of images, or a share of them such as 1/8, not empty"),
+        ("draw", {"count": True}, "count: should be a number of images, or a share of them such as 1/8, not True"),
+    ],
+)
+def test_sizes_and_counts_are_told_in_plain_words(tmp_path: Path, key: str, value: Any, told: str) -> None:
+    with pytest.raises(UserError) as error:
+        graph(
+            tmp_path,
+            labeled={"dataset": "cityscapes", key: value},
+            unlabeled=cityscapes("train"),
+            val=cityscapes("val"),
+        )
+    assert f"tasks.task.labeled.{key}" in str(error.value) and str(error.value).endswith(told)
+
+
+def test_check_tells_everything_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    published.gta5(tmp_path, odd=(1,))
+    published.label(tmp_path / "gta5/labels/00003.png", [99])
+    of = config(
+        tmp_path,
+        labeled={"dataset": "gta5"},
+        unlabeled=cityscapes("train"),
+        val={"dataset": {"name": "gta5", "split": "x"}},
+    )
+    (tmp_path / "my.yaml").write_text(yaml.safe_dump(of))
+    with pytest.raises(UserError) as error:
+        check_command([tmp_path / "my.yaml"])
+    told = str(error.value)
+    assert "tasks.task.evaluation.val: unknown split of GTA5 'x'; valid: all" in told
+    assert "unlabeled: " in told and "00003.png: label ids 99" in told
 
 
 def test_a_height_alone_keeps_the_shape(tmp_path: Path) -> None:

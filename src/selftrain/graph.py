@@ -44,8 +44,9 @@ class Graph(Flow):
         return str(file)
 
     def check(self, task: str, *, drawn: bool = True) -> CheckSettings:
-        """All splits of a task; `drawn=False` leaves out those that are yet to be drawn."""
-        chosen = [name for name, split in self.splits(task).items() if drawn or split.streets is None]
+        """All splits of a task that can be read; `drawn=False` leaves out those that are yet to be drawn."""
+        wanted = [name for name, split in self.splits(task).items() if drawn or split.streets is None]
+        chosen = [name for name in wanted if self.readable(task, name)]
         return CheckSettings(
             task=task,
             splits={name: CheckedSplit(list=self.listing(task, name), read=self.read(task, name)) for name in chosen},

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from collections.abc import Callable
+from functools import cached_property, partial
 from pathlib import Path
 
 from selftrain.errors import UserError, by_problem
@@ -88,21 +89,37 @@ class Splits:
     @cached_property
     def split_problems(self) -> list[str]:
         """What is wrong with the files of all splits, as far as their names tell."""
-        found = [(task, split) for task in self.config.tasks for split in self.splits(task)]
-        return by_problem(
-            (f"tasks.{task}.{split}", line) for task, split in found for line in self._wrong_with(task, split)
-        )
+        return self._problems(lambda task, split: (self.split_files(task, split), self.read(task, split)))
 
-    def _wrong_with(self, task: str, split: str) -> list[str]:
-        try:
-            self.split_files(task, split)
-            self.read(task, split)
-        except UserError as error:
-            return str(error).split("\n")
-        return []
+    @cached_property
+    def reading_problems(self) -> list[str]:
+        """What keeps splits from being read, whatever files there are."""
+        return self._problems(self.read)
+
+    def readable(self, task: str, split: str) -> bool:
+        """Whether nothing does."""
+        return not _told(partial(self.read, task, split))
+
+    def place(self, task: str, split: str) -> str:
+        """The key of a split in the config file."""
+        evaluation = "evaluation." if split in self.config.tasks[task].evaluation else ""
+        return f"tasks.{task}.{evaluation}{'unlabeled' if split == 'truth' else split}"
+
+    def _problems(self, work: Callable[[str, str], object]) -> list[str]:
+        found = [(task, split) for task in self.config.tasks for split in self.splits(task)]
+        return by_problem((self.place(*at), line) for at in found for line in _told(partial(work, *at)))
 
     def _root(self, task: str) -> str:
         return str(Path(self.config.data_root) / self.config.tasks[task].root)
 
     def _drawn(self, task: str, split: str) -> str:
         return self.task_path(task, "data", "unlabeled" if split == "truth" else split, "drawn")
+
+
+def _told(work: Callable[[], object]) -> list[str]:
+    """The problems that it meets."""
+    try:
+        work()
+    except UserError as error:
+        return str(error).split("\n")
+    return []

@@ -26,29 +26,44 @@ def parse(raw: Any, source: str = "config") -> Config:
 
 def load(*paths: Path | str, over: dict[str, Any] | None = None) -> Config:
     """Read config files (YAML), the values of each over those of the files before it, and `over` over all."""
-    return parse(deep_merge(read(*paths), over or {}), ", ".join(map(str, paths)))
+    files: dict[Path, str] = {}
+    raw = read(*paths, files=files)
+    source = ", ".join([*map(str, paths), *(["what is included"] if len(files) > len(paths) else [])])
+    return parse(deep_merge(raw, over or {}), source + (", --config" if over else ""))
 
 
-def read(*paths: Path | str) -> dict[str, Any]:
-    """What config files say together with those that they include, not yet validated."""
+def read(*paths: Path | str, files: dict[Path, str] | None = None) -> dict[str, Any]:
+    """What config files say together with those that they include, not yet validated.
+
+    Args:
+        paths: of the config files.
+        files: filled with all that are read.
+    """
     raw: dict[str, Any] = {}
+    read_before: dict[Path, str] = {} if files is None else files
     for path in paths:
-        raw = deep_merge(raw, _with_included(Path(path)))
+        raw = deep_merge(raw, _with_included(Path(path), read_before))
     return raw
 
 
-def _with_included(path: Path, within: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """What a file says, over what the files say that it includes, whose paths start from its own folder."""
+def _with_included(path: Path, before: dict[Path, str], within: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """What a file says, over what the files say that it includes, whose paths start from its own folder.
+
+    A file that was read before says nothing again, so that it undoes nothing of what was said after it.
+    """
     where = f"{within[-1]}: include: " if within else ""
-    if path in within:
+    if path.resolve() in [one.resolve() for one in within]:
         raise UserError(f"{where}{path} includes this file; take one of the two out")
+    if path.resolve() in before:
+        return {}
     own = _content(path, where)
     included = own.pop("include", None) or []
     if not isinstance(included, list) or not all(isinstance(file, str) for file in included):
         raise UserError(f"{path}: include: should be a list of config files, not {included!r}")
     raw: dict[str, Any] = {}
     for file in included:
-        raw = deep_merge(raw, _with_included(Path(os.path.normpath(path.parent / file)), (*within, path)))
+        raw = deep_merge(raw, _with_included(Path(os.path.normpath(path.parent / file)), before, (*within, path)))
+    before[path.resolve()] = str(path)
     return deep_merge(raw, own)
 
 
@@ -141,6 +156,15 @@ _REASONS = {
     "dict_type": "should be a mapping of keys",
     "tuple_type": "should be a list",
     "too_short": "has too few entries",
+    "too_long": "has too many entries",
+    "int_type": "should be a whole number",
+    "int_parsing": "should be a whole number",
+    "int_from_float": "should be a whole number",
+    "float_type": "should be a number",
+    "float_parsing": "should be a number",
+    "bool_type": "should be true or false",
+    "bool_parsing": "should be true or false",
+    "string_type": "should be text",
 }
 
 
@@ -150,7 +174,7 @@ def _reason(problem: Any) -> str:
     if kind == "union_tag_invalid":
         return nearest(problem["ctx"]["tag"], problem["ctx"]["expected_tags"].replace("'", "").split(", "), "name")
     reason = _REASONS.get(kind, problem["msg"].removeprefix("Value error, ").replace("Input should be", "should be"))
-    if kind in ("missing", "value_error", "refused", "union_tag_not_found", "too_short"):
+    if kind in ("missing", "value_error", "refused", "union_tag_not_found", "too_short", "too_long"):
         return reason
     return (
         f"{reason}, not {given!r}"

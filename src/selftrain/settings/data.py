@@ -11,14 +11,23 @@ from selftrain.settings.base import Problem, Settings, by_name, nearest, one_or_
 from selftrain.settings.classes import TABLES, ClassTable
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
-Length = Annotated[int, Field(ge=1)]
+Length = Annotated[int, Field(ge=1, strict=True)]
 Size = tuple[Length, Length]
+
+
+def _size(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, int | list | tuple):
+        raise ValueError(f"should be a height such as 720, or height and width such as [720, 1280], not {value!r}")
+    return value
+
+
 WorkingSize = Annotated[
     Annotated[Size, Tag("[both]")] | Annotated[Length, Tag("[height]")],
     Discriminator(lambda value: "[height]" if isinstance(value, int) else "[both]"),
+    BeforeValidator(_size, json_schema_input_type=Size | Length),
 ]
 """Height and width, or height alone, the width following from an image's shape."""
-Byte = Annotated[int, Field(ge=0, le=255)]
+Byte = Annotated[int, Field(ge=0, le=255, strict=True)]
 Color = tuple[Byte, Byte, Byte]
 LabelId = Annotated[int, Field(ge=0, le=65535)]
 Patterns = Annotated[
@@ -55,12 +64,14 @@ class DatasetSettings(Settings):
 def _count(value: Any) -> int | str:
     """A number of images, or the text of a share of them."""
     try:
-        right = value >= 1 if isinstance(value, int) else isinstance(value, str) and 0 < Fraction(value) < 1
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        right = value >= 1 if whole else isinstance(value, str | float) and 0 < Fraction(str(value)) < 1
     except (ValueError, ZeroDivisionError):
         right = False
     if not right:
-        raise ValueError(f"{value!r} is neither a number of images nor a share of them such as 1/8")
-    return value
+        given = "empty" if value is None else repr(value)
+        raise ValueError(f"should be a number of images, or a share of them such as 1/8, not {given}")
+    return value if isinstance(value, int) else str(value)
 
 
 class DrawSettings(Settings):
@@ -109,6 +120,8 @@ class SplitSettings(Settings):
         if len(sources) != 1:
             given = " and ".join(f"'{key}'" for key in sources) or "none"
             raise ValueError(f"give exactly one of 'images', 'list', 'dataset' and 'streets', not {given}")
+        if self.streets is not None and self.draw is not None and self.draw.of(self.streets.count) > self.streets.count:
+            refuse([(("draw", "count"), f"{self.draw.count} of the {self.streets.count} images of 'streets'")])
         if self.labels is not None and self.images is None:
             refuse([(("labels",), "goes with 'images'; a list file names the label after the image")])
         return self
@@ -117,7 +130,7 @@ class SplitSettings(Settings):
 class PixelSettings(Settings):
     """What a task's image files hold; those of another kind are refused."""
 
-    channels: Annotated[int, Field(ge=1)] = 3
+    channels: Length = 3
     """Per pixel, alpha included. Gray files do for 3 channels as well as for 1; TIFF and .npy files have any number."""
     bits: Literal[8, 16] = 8
     """Per value. JPEG has 8; 16 are of PNG, TIFF or .npy files."""
@@ -172,7 +185,7 @@ class TaskSettings(Settings):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        refuse([*self._class_problems(), *self._split_problems()])
+        refuse([*self._class_problems(), *self._draw_problems(), *self._split_problems()])
         return self
 
     def _class_problems(self) -> Iterator[Problem]:
@@ -188,6 +201,17 @@ class TaskSettings(Settings):
             for one in settings.classes:
                 if one not in self.classes:
                     yield ("subsets", subset, "classes"), nearest(one, list(self.classes), "class")
+
+    def _draw_problems(self) -> Iterator[Problem]:
+        """A rest that is not that of the labeled part."""
+        sources = [(one.images, one.list, one.dataset, one.streets) for one in (self.labeled, self.unlabeled)]
+        drawn, left = self.labeled.draw, self.unlabeled.draw
+        if drawn is None or left is None or not left.rest or sources[0] != sources[1]:
+            return
+        for key in ("count", "seed"):
+            if getattr(drawn, key) != getattr(left, key):
+                reason = f"{getattr(left, key)} is not that of 'labeled' ({getattr(drawn, key)}), whose rest this is"
+                yield ("unlabeled", "draw", key), reason
 
     def _split_problems(self) -> Iterator[Problem]:
         for name in {"labeled", "unlabeled", "truth"} & set(self.evaluation):

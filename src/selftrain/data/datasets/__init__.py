@@ -58,7 +58,7 @@ class Found:
     missing: list[str]
     """Images and labels that are not there."""
     unreadable: list[str]
-    """Files that should name the images and are not there."""
+    """Lists of images that are not there, or name none that is."""
 
     def image(self, name: str) -> str:
         """Of what `{}` stands for, the image."""
@@ -71,7 +71,7 @@ class Found:
     @property
     def whole(self) -> bool:
         """Whether there are images, and all that belongs to them."""
-        return bool(self.names) and not self.missing
+        return bool(self.names) and not self.missing and not self.unreadable
 
 
 def load(settings: DatasetSettings) -> DataSet:
@@ -86,7 +86,7 @@ def find(settings: DatasetSettings, root: Path, *, labeled: bool) -> tuple[Found
     Raises:
         UserError: the data set has no such split, or none with labels where they are needed.
     """
-    data_set, folder = load(settings), root / (settings.folder or settings.name)
+    data_set, folder = load(settings), root / (settings.name if settings.folder is None else settings.folder)
     candidates = [_found(folder, layout) for layout in _layouts(data_set, settings, labeled=labeled)]
     whole = next((found for found in candidates if found.whole), None)
     best = whole or max(candidates, key=lambda found: (len(found.names), -len(found.missing)))
@@ -134,26 +134,36 @@ def _is_named_by_labels(layout: Layout) -> bool:
 def _found(folder: Path, layout: Layout) -> Found:
     patterns = [layout.images] if layout.labels is None else [layout.images, layout.labels]
     there = {pattern: _names_there(folder, pattern) for pattern in patterns}
-    named, unreadable = _names_in(folder, layout.named_by)
+    known = set().union(*there.values())
+    lists, told = _lists(folder, (*layout.named_by, *layout.left_out_by), known)
+    named = set().union(*(lists[name] for name in layout.named_by))
     if not layout.named_by:
-        named = there[patterns[-1] if _is_named_by_labels(layout) else layout.images]
-    left_out, more = _names_in(folder, layout.left_out_by)
-    names = sorted(named - left_out)
+        named = there[patterns[-1]] if _is_named_by_labels(layout) else known
+    names = sorted(named.difference(*(lists[name] for name in layout.left_out_by)))
     missing = [
-        f"{folder}/{pattern.replace('{}', name)}" for pattern in there for name in names if name not in there[pattern]
+        f"{folder}/{pattern.replace('{}', name)}"
+        for pattern in patterns
+        for name in names
+        if name not in there[pattern]
     ]
-    return Found(folder, layout, names, missing, unreadable + more)
+    return Found(folder, layout, names, missing, told)
 
 
-def _names_in(folder: Path, lists: tuple[str, ...]) -> tuple[set[str], list[str]]:
-    names: set[str] = set()
-    unreadable: list[str] = []
-    for name in lists:
+def _lists(folder: Path, files: tuple[str, ...], known: set[str]) -> tuple[dict[str, set[str]], list[str]]:
+    """What each list of images names, and what is wrong with the lists."""
+    names: dict[str, set[str]] = {file: set() for file in files}
+    told: list[str] = []
+    for file in files:
         try:
-            names |= set((folder / name).read_text("utf-8").split())
+            names[file] = set((folder / file).read_text("utf-8-sig").split())
         except (OSError, UnicodeDecodeError):
-            unreadable.append(f"{folder / name}: no such list of images, or not readable as one")
-    return names, unreadable
+            told.append(f"{folder / file}: no such list of images, or not readable as one")
+            continue
+        if known and not names[file] & known:
+            told.append(
+                f"{folder / file}: names no image that is there; a name such as {min(known)} is needed per line"
+            )
+    return names, told
 
 
 def _names_there(folder: Path, pattern: str) -> set[str]:
