@@ -225,6 +225,18 @@ def test_missing_files_are_counted_not_listed(tmp_path: Path) -> None:
     assert told[3].endswith("2 further files of Cityscapes are missing")
 
 
+def test_a_data_set_that_is_not_whole_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    published.cityscapes(tmp_path, train=4)
+    labeled = cityscapes("train") | {"draw": {"count": "1/4"}}
+    unlabeled = cityscapes("train") | {"draw": {"count": "1/4", "rest": True}}
+    check(graph(tmp_path, labeled=labeled, unlabeled=unlabeled, val=cityscapes("val")).check("task"))
+    assert caplog.messages[:3] == [
+        "cityscapes train: 1 images, where 744 are published",
+        "cityscapes train: 3 images, where 2231 are published",
+        "cityscapes val: 2 images, where 500 are published",
+    ]
+
+
 def test_labels_without_an_image_are_missed(tmp_path: Path) -> None:
     folder = published.gta5(tmp_path)
     (folder / "images/00002.png").unlink()

@@ -15,10 +15,11 @@ import numpy as np
 import pandas as pd
 
 from selftrain import artifacts
+from selftrain.data import datasets
 from selftrain.data.listing import Item, find
 from selftrain.data.reading import check_ids, read_image, read_raw_label
 from selftrain.errors import UserError, by_problem
-from selftrain.settings.data import CheckSettings, ReadSettings
+from selftrain.settings.data import CheckSettings, ListSettings, ReadSettings
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +46,7 @@ def check(settings: CheckSettings, output: Path | None = None, threads: int = 2)
     with ThreadPoolExecutor(threads) as pool:
         for name, split in settings.splits.items():
             items, wrong = find(split.list)
+            _warn_of_count(split.list, len(items))
             splits[name] = list(pool.map(partial(look, settings=split.read), items))
             wrong += [problem for seen in splits[name] for problem in seen.problems]
             told += [(name, problem) for problem in wrong]
@@ -56,6 +58,18 @@ def check(settings: CheckSettings, output: Path | None = None, threads: int = 2)
     if output is not None:
         artifacts.write_csv(output, table)
     return table
+
+
+def _warn_of_count(settings: ListSettings, images: int) -> None:
+    """A data set that is not whole: parts drawn of it are others than of the published one."""
+    if settings.dataset is None:
+        return
+    published = datasets.published_count(settings.dataset)
+    drawn = settings.draw.of(published) if settings.draw is not None else published
+    wanted = published - drawn if settings.draw is not None and settings.draw.rest else drawn
+    if images not in (0, wanted):
+        split = f"{settings.dataset.name} {settings.dataset.split or ''}".strip()
+        log.warning("%s: %d images, where %d are published", split, images, wanted)
 
 
 def look(item: Item, settings: ReadSettings) -> Seen:

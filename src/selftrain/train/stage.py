@@ -105,7 +105,7 @@ class _Run:
         self.model, self.optimizer = fabric.setup(self.segmenter, optimizer)
         self.teacher = None if train.teacher is None else Teacher(self.segmenter, train.teacher)
         self.step, self.rows = 0, list[dict[str, float]]()
-        self.steps = _length(settings, paths, self.algorithm)
+        self.steps = length(settings, paths, self.algorithm)
         self.turns = self.algorithm.turns(self.steps)
         self.shown = examples.shown_steps(self.turns["unlabeled"]) if "unlabeled" in self.turns else set()
         self.examples: dict[int, dict[str, Tensor]] = {}
@@ -291,7 +291,7 @@ def _sizes(batch_size: int, shares: dict[str, float]) -> dict[str, int]:
     return sizes
 
 
-def _length(settings: TrainStageSettings, paths: TrainFiles, algorithm: Algorithm) -> int:
+def length(settings: TrainStageSettings, paths: TrainFiles, algorithm: Algorithm) -> int:
     """Steps of the training; epochs are of the stream whose images are those of the split `epochs_of`."""
     train = settings.train
     if train.epochs is None:

@@ -43,6 +43,8 @@ class DataSet:
     """Where to get it, and how it lies below its folder."""
     splits: Mapping[str, tuple[Layout, ...]]
     """By name; of several layouts, the first that is there is used."""
+    counts: Mapping[str, int]
+    """Images of each split, as published."""
     stretch_labels: bool = False
     """Some labels have another size than their image, as the data set is published."""
 
@@ -78,6 +80,12 @@ def load(settings: DatasetSettings) -> DataSet:
     """The data set that is meant."""
     found: DataSet = registry.load(registry.DATASETS, settings.name)
     return found
+
+
+def published_count(settings: DatasetSettings) -> int:
+    """Images of a split, as published."""
+    data_set = load(settings)
+    return data_set.counts[settings.split or next(iter(data_set.splits))]
 
 
 def find(settings: DatasetSettings, root: Path, *, labeled: bool) -> tuple[Found, list[str]]:

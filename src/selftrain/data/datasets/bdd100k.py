@@ -24,4 +24,5 @@ DATA_SET = DataSet(
         "test": (Layout("images/10k/test/{}.jpg"), Layout("seg/images/test/{}.jpg")),
         "train_100k": (Layout("images/100k/train/{}.jpg"),),  # 70,000 images without masks
     },
+    counts={"train": 7000, "val": 1000, "test": 2000, "train_100k": 70000},
 )

@@ -12,4 +12,5 @@ DATA_SET = DataSet(
         "trainannot/0001TP_006690.png lie in this folder"
     ),
     splits={split: (Layout(f"{split}/{{}}.png", f"{split}annot/{{}}.png", IDS),) for split in ("train", "val", "test")},
+    counts={"train": 367, "val": 101, "test": 233},
 )

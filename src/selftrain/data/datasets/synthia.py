@@ -36,4 +36,5 @@ DATA_SET = DataSet(
     ),
     # Its labels are RGB files of 16 bits: the class, the instance, nothing.
     splits={"all": (Layout("RGB/{}.png", "GT/LABELS/{}.png", IDS, label_channel=0),)},
+    counts={"all": 9400},
 )
