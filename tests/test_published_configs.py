@@ -16,7 +16,7 @@ from selftrain.graph import Graph
 ROOT = Path(__file__).parents[1]
 WHOLE = [path for path in sorted(ROOT.glob("configs/*/*.yaml")) if path.parent.name != "parts"]
 BASES = {
-    "curriculum-table-1": "curriculum/gta5-to-cityscapes",
+    "curriculum-table-1": "camvid/day-to-dusk",
     "table-5.1": "classmix/cityscapes-1-8",
     "table-5.2": "dacs/gta5-to-cityscapes",
 }
