@@ -227,7 +227,7 @@ def test_channels_of_model_and_task_must_fit(folder_task):
 
 
 def test_drawn_images_are_8_bit_color(folder_task):
-    task = folder_task["tasks"]["tiny"] | {"pixels": {"bits": 16}}
+    task = folder_task["tasks"]["tiny"] | {"pixels": {"bits": 16}, "classes": "camvid"}
     task["unlabeled"] = {"streets": {"domain": "real", "count": 2}}
     with pytest.raises(UserError, match=r"^config: tasks\.tiny\.unlabeled\.streets: are 8-bit RGB images; the task's"):
         parse(folder_task | {"tasks": {"tiny": task}})

@@ -221,6 +221,11 @@ class TaskSettings(Settings):
         for where, split in splits.items():
             if split.score_size is not None and where[0] != "evaluation":
                 yield (*where, "score_size"), "is for evaluation splits; this one is not scored"
+            if split.streets is not None and split.ids is None and self.classes != tuple(TABLES["camvid"]):
+                yield (
+                    (*where, "streets"),
+                    "have the classes of the table 'camvid', in its order; write `classes: camvid`",
+                )
             if split.streets is not None and self.pixels != PixelSettings():
                 yield (*where, "streets"), "are 8-bit RGB images; the task's 'pixels' say otherwise"
             if where == ("unlabeled",) and not self.truth:
