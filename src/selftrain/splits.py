@@ -26,7 +26,14 @@ class Splits:
         """All splits of a task by name; `truth` is the unlabeled split with its hidden labels."""
         settings = self.config.tasks[task]
         truth = {"truth": settings.unlabeled} if settings.truth else {}
-        return {"labeled": settings.labeled, "unlabeled": settings.unlabeled, **truth, **settings.evaluation}
+        held_out = {} if settings.calibration is None else {"calibration": settings.calibration}
+        return {
+            "labeled": settings.labeled,
+            "unlabeled": settings.unlabeled,
+            **truth,
+            **held_out,
+            **settings.evaluation,
+        }
 
     def listing(self, task: str, split: str) -> ListSettings:
         """How the images of a split are found."""
