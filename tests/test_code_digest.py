@@ -49,7 +49,7 @@ def test_an_encoder_of_ours_is_code_of_the_jobs_that_run_it(folder_task):
         first, last = Model("tiny", "base", 0, 0), Model("tiny", "dars", 0, 1)
         codes[encoder] = [
             graph.train_code(first),
-            graph.predict_code(first),
+            graph.predict_code(first, "single"),
             graph.choose_code(last),
             graph.evaluate_code(last),
         ]

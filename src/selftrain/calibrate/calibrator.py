@@ -34,6 +34,10 @@ class Calibrator:
         """Calibrated probabilities, float32 (B, C, h, w)."""
         return probabilities
 
+    def parameters(self) -> dict[str, Any]:
+        """What its file holds, as JSON has it, and its constructor takes."""
+        return {}
+
 
 NONE = Calibrator()
 

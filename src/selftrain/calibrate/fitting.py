@@ -39,7 +39,7 @@ def minimum(loss: Callable[[Tensor], Tensor], start: Tensor, what: str) -> Tenso
         value.backward()
         return value
 
-    optimizer.step(evaluated)  # type: ignore[no-untyped-call]
+    optimizer.step(evaluated)
     value = evaluated()
     if not (value.isfinite() and point.isfinite().all() and point.grad is not None):
         raise UserError(f"the {what} could not be fitted: its loss is {value.item()}")

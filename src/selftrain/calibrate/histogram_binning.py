@@ -38,7 +38,7 @@ class HistogramBinning(Calibrator):
         return shares.div_(shares.sum(1, keepdim=True))
 
     def parameters(self) -> dict[str, Any]:
-        """What the file holds, and the constructor takes."""
+        """As the file holds them."""
         return {"shares": self.shares}
 
     @classmethod

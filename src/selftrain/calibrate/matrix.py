@@ -37,7 +37,7 @@ class Matrix(Calibrator):
         return torch.einsum("dc,bchw->bdhw", weights, logits.float()) + bias[:, None, None]
 
     def parameters(self) -> dict[str, Any]:
-        """What the file holds, and the constructor takes."""
+        """As the file holds them."""
         return {"weights": self.weights, "bias": self.bias}
 
     @classmethod

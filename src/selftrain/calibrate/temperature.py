@@ -35,7 +35,7 @@ class Temperature(Calibrator):
         return logits.float() / self.temperature
 
     def parameters(self) -> dict[str, Any]:
-        """What the file holds, and the constructor takes."""
+        """As the file holds them."""
         return {"temperature": self.temperature}
 
     @classmethod

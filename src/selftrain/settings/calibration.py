@@ -24,8 +24,8 @@ class MatrixSettings(Settings):
 
     name: Literal["matrix"] = "matrix"
     regularization: NotNegative = 0.01
-    """Of the mean square of what is off W's diagonal, and of the bias, added to the loss (Kull et al. 2019). The default is weak:
-    it keeps classes that the held-out labels hardly show from running away."""
+    """Of the mean square of what is off W's diagonal, and of the bias, added to the loss (Kull et al. 2019). It keeps
+    classes that the held-out labels hardly show from running away; the default is weak."""
 
     @property
     def mode(self) -> str:

@@ -81,14 +81,8 @@ class PredictionSettings(InferenceSettings):
     no histogram and gets no pseudo-label. 1: all must agree. None: no filter."""
 
     def _parts(self) -> list[str]:
-        of_prior = self.spatial_prior.mode if self.spatial_prior else ""
-        calibrated = self.calibration.mode if self.calibration else ""
-        return [
-            *super()._parts(),
-            of_prior,
-            calibrated,
-            f"agreeing-{shortest(self.agreement)}" if self.agreement else "",
-        ]
+        of_each = [one.mode for one in (self.spatial_prior, self.calibration) if one is not None]
+        return [*super()._parts(), *of_each, f"agreeing-{shortest(self.agreement)}" if self.agreement else ""]
 
 
 class PredictStageSettings(Settings):
