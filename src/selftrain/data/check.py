@@ -113,10 +113,8 @@ def _warn_of_calibration(splits: dict[str, list[Seen]]) -> None:
         if both and name == "unlabeled":
             log.warning("%d unlabeled images are in the calibration split with labels, such as %s", len(both), both[0])
         elif both:
-            reason = "calibration is measured on what it was fitted to, and scores there know these labels"
-            log.warning(
-                "%s: %d images are in the calibration split too, such as %s: %s", name, len(both), both[0], reason
-            )
+            told = "%s: %d images are in the calibration split too, such as %s: it is measured on what it was fitted to"
+            log.warning(told, name, len(both), both[0])
 
 
 def _by_pixels(seen: list[Seen]) -> dict[str, Path]:
