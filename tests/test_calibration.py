@@ -13,15 +13,13 @@ from hypothesis import strategies as st
 
 from selftrain import registry
 from selftrain.artifacts import digest_file
-from selftrain.calibrate import fitting
+from selftrain.calibrate import CALIBRATION_COLUMNS, RELIABILITY_COLUMNS, fitting
 from selftrain.calibrate.calibrator import read_calibrator
 from selftrain.calibrate.histogram_binning import HistogramBinning
 from selftrain.calibrate.logits import Seen, labeled_logits
 from selftrain.calibrate.matrix import Matrix, best_matrix
 from selftrain.calibrate.reliability import (
     BINS,
-    CALIBRATION_COLUMNS,
-    RELIABILITY_COLUMNS,
     Reliability,
     log_probabilities,
     measure,
@@ -30,6 +28,7 @@ from selftrain.calibrate.sample import Sample, drawn
 from selftrain.calibrate.stage import calibrate
 from selftrain.calibrate.temperature import LIMIT, Temperature, best_temperature
 from selftrain.errors import UserError
+from selftrain.inspect import inspect
 from selftrain.models import files
 from selftrain.settings.calibration import (
     CalibrateSettings,
@@ -319,6 +318,8 @@ def test_reliability_is_told_of_every_split_before_and_after(data, tmp_path):
     measure(ReliabilitySettings(calibration=told, **asked), data[0], tmp_path / "calibrator.json", where, *tables)
     reliability, calibration = (pd.read_csv(table) for table in tables)
     assert list(reliability) == RELIABILITY_COLUMNS and list(calibration) == CALIBRATION_COLUMNS
+    for table, expected in zip(tables, (reliability, calibration), strict=True):
+        pd.testing.assert_frame_equal(inspect(table), expected)
     assert len(reliability) == 2 * 2 * BINS and len(calibration) == 4
     before, after = (calibration[calibration.calibrated == when].set_index("split") for when in ("before", "after"))
     assert after.nll["calibration"] < before.nll["calibration"] and (after.accuracy == before.accuracy).all()

@@ -26,7 +26,7 @@ from selftrain.settings.prediction import (
     ReliabilitySettings,
     ScoreSettings,
 )
-from selftrain.settings.report import ReportSettings, RoundReport, TaskReport
+from selftrain.settings.report import CalibratorReport, ReportSettings, RoundReport, TaskReport
 from selftrain.settings.selection import LabelSettings, Policy, SelectSettings
 from selftrain.settings.training import SupervisedSettings, TrainSettings, TrainStageSettings, WeakLabelSettings
 
@@ -190,6 +190,11 @@ class Graph(Flow):
             read_truth=self.read(task, "truth") if settings.truth else None,
             evaluation={name: images[name] for name in settings.evaluation},
             subsets=tuple(settings.subsets),
+            calibrations=tuple(
+                CalibratorReport(model=one.folder, mode=mode, file=self.calibration_path(one, mode, "calibration.csv"))
+                for one, mode in self.calibrations
+                if one.task == task
+            ),
         )
 
     # Code as an input.

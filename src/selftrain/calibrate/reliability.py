@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from selftrain import artifacts
+from selftrain.calibrate import CALIBRATION_COLUMNS, RELIABILITY_COLUMNS
 from selftrain.calibrate.calibrator import Calibrator, read_calibrator
 from selftrain.calibrate.logits import labeled_logits
 from selftrain.devices import leased_device
@@ -21,9 +22,6 @@ from selftrain.settings.prediction import ReliabilitySettings
 
 BINS = 15
 """Of equal width, of the top class's probability (Guo et al. 2017, section 2)."""
-
-RELIABILITY_COLUMNS = ["split", "calibrated", "lower", "upper", "pixels", "accuracy", "confidence"]
-CALIBRATION_COLUMNS = ["split", "calibrated", "ece", "nll", "accuracy", "pixels"]
 
 
 def measure(
