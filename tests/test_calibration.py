@@ -30,6 +30,8 @@ from selftrain.calibrate.temperature import LIMIT, Temperature, best_temperature
 from selftrain.errors import UserError
 from selftrain.inspect import inspect
 from selftrain.models import files
+from selftrain.report.calibration import calibration_table
+from selftrain.report.tables import number as as_text
 from selftrain.settings.calibration import (
     CalibrateSettings,
     HistogramBinningSettings,
@@ -37,6 +39,7 @@ from selftrain.settings.calibration import (
     TemperatureSettings,
 )
 from selftrain.settings.prediction import EvaluatedSplit, ReliabilitySettings
+from selftrain.settings.report import TaskReport
 from selftrain.train.stage import train
 
 SETTINGS = [TemperatureSettings(), MatrixSettings(), HistogramBinningSettings(bins=7)]
@@ -325,6 +328,13 @@ def test_reliability_is_told_of_every_split_before_and_after(data, tmp_path):
     assert after.nll["calibration"] < before.nll["calibration"] and (after.accuracy == before.accuracy).all()
     for (split, _), rows in reliability.groupby(["split", "calibrated"]):
         assert rows.pixels.sum() == before.pixels[split]
+    of_report = {"name": "t", "classes": tiny.CLASSES, "colors": None, "unlabeled": "", "truth": None}
+    calibrators = [{"model": "pretrained/start/seed-0", "mode": "temperature", "file": str(tables[1])}]
+    task = TaskReport(**of_report, read_truth=None, evaluation={"val": ""}, calibrations=calibrators)
+    ((names, cells),) = calibration_table(task).rows
+    assert names == ("pretrained/start/seed-0", "temperature")
+    assert [cell.text for cell in cells] == [as_text(100 * ece) for ece in calibration.ece]
+    assert [cell.notes for cell in cells] == [(as_text(nll, 3),) for nll in calibration.nll]
     with pytest.raises(UserError, match=r"made by .*'temperature'.*, not .*'matrix'"):
         asked = ReliabilitySettings(calibration=MatrixSettings(), **asked)
         measure(asked, data[0], tmp_path / "calibrator.json", where, *tables)
