@@ -20,6 +20,7 @@ rule all:
 
 include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
+include: "workflow/rules/calibrate.smk"
 include: "workflow/rules/predict.smk"
 include: "workflow/rules/label.smk"
 include: "workflow/rules/evaluate.smk"

@@ -62,6 +62,7 @@ def tiny_config() -> dict:
                 "labeled": streets("synthetic", 4, 1),
                 "unlabeled": streets("real", 7, 2),
                 "truth": True,
+                "calibration": streets("real", 2, 4),
                 "evaluation": {"val": streets("real", 3, 3)},
             }
         },
@@ -73,7 +74,7 @@ def tiny_config() -> dict:
             "dars": {"policy": {"name": "dars", "resolution": "float16"}, "rounds": rounds},
             "cbst": {
                 "policy": {"name": "cbst", "choice": "normalized"},
-                "prediction": {"spatial_prior": {}},
+                "prediction": {"spatial_prior": {}, "calibration": "temperature"},
                 "rounds": rounds[:1],
             },
             "mlsl": {  # its second round starts from, and is predicted by, a model that has a head

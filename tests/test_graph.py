@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from selftrain import artifacts
 from selftrain.label.pseudo_labels import PseudoLabels
 from selftrain.models import files
+from selftrain.predict.store import Predictions
 
 DARS_2, MLSL_2 = (f"results/tiny/{name}/seed-0/round-2" for name in ("dars", "mlsl"))
 OFFLINE = {"cbst": 1, "dars": 2, "mlsl": 2, "st": 1}
@@ -24,7 +25,7 @@ ONLINE = (*MIXING, "curriculum")
 ROUNDS = OFFLINE | dict.fromkeys(ONLINE, 1) | {"oracle": 0}
 PREDICTIONS = [
     "pretrained/start/seed-0/predictions/single",
-    "pretrained/start/seed-0/predictions/prior-0.02",
+    "pretrained/start/seed-0/predictions/prior-0.02-temperature",
     "pretrained/branched/seed-0/predictions/agreeing-1",
     "dars/seed-0/round-1/predictions/single",
     "mlsl/seed-0/round-1/predictions/sisc-9x16x32",
@@ -149,6 +150,58 @@ def test_branches_are_in_the_files_of_their_experiments_alone(ran):
     assert oracle["inputs"]["labeled"] == artifacts.digest_file(truth)
     page = (ran.folder / "results/report/index.html").read_text()
     assert "oracle (oracle)" in page and "gains of curriculum on val" in page and "branches agree, %" in page
+
+
+def test_only_what_asks_for_a_calibrator_has_one(ran):
+    of_model = ran.folder / "results/tiny/pretrained/start/seed-0"
+    (found,) = (ran.folder / "results/tiny").rglob("calibrator.json")
+    assert found == of_model / "calibration/temperature/calibrator.json"
+    assert json.loads(found.read_text())["model"] == artifacts.digest_file(of_model / "model.safetensors")
+    table = pd.read_csv(found.with_name("calibration.csv"))
+    assert table.split.tolist() == ["calibration"] * 2 + ["val"] * 2 and table.pixels.min() > 0
+    with Predictions(of_model / "predictions/prior-0.02-temperature/shard-0-of-1.h5") as shard:
+        assert shard.attributes["calibrator"] == artifacts.digest_file(found)
+    with Predictions(of_model / "predictions/single/shard-0-of-1.h5") as shard:
+        assert "calibrator" not in shard.attributes
+
+
+def test_another_calibration_reruns_its_round_and_no_training_before_it(project):
+    config = tiny_config()
+    config["experiments"]["cbst"]["prediction"]["calibration"] = {"name": "histogram_binning", "bins": 9}
+    project.configure(config)
+    planned = [job for job in project.planned() if " " in job]
+    before = [job for job in planned if "pretrained" in job]
+    assert sorted(job.split()[0] for job in before) == ["calibrate", "predict", "reliability"], before
+    assert "mode=prior-0.02-binning-9" in " ".join(before)
+    assert all("cbst" in job for job in planned if job not in before), planned
+
+
+def test_another_policy_or_evaluation_split_reruns_no_calibration(project):
+    config = tiny_config()
+    config["experiments"]["cbst"]["policy"] = "st"
+    project.configure(config)
+    assert not {"calibrate", "predict", "reliability"} & {job.split()[0] for job in project.planned()}
+    config = tiny_config()
+    evaluation = config["tasks"]["tiny"]["evaluation"]
+    evaluation["other"] = {"streets": evaluation["val"]["streets"] | {"seed": 5}}
+    project.configure(config)
+    jobs = {job.split()[0] for job in project.planned()}
+    assert "reliability" in jobs and not {"calibrate", "predict", "train"} & jobs
+
+
+@pytest.mark.parametrize(
+    ("module", "users"),
+    [
+        ("calibrate/temperature.py", {"calibrate", "reliability", "predict", "choose"}),
+        ("calibrate/reliability.py", {"reliability"}),
+        ("calibrate/matrix.py", set()),
+    ],
+)
+def test_a_calibrators_code_reruns_what_uses_it(project, module, users):
+    append(project, module, "\nADDED = 1\n")
+    planned = [job for job in project.planned() if " " in job]
+    before = {job.split()[0] for job in planned if "pretrained" in job}
+    assert before == users - {"choose"} and all("cbst" in job or "pretrained" in job for job in planned)
 
 
 def test_predictions_of_an_online_model_can_be_asked_for_and_shown(ran):

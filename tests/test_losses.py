@@ -52,6 +52,48 @@ def test_cross_entropy_is_the_mean_over_valid_pixels(weights, pixels):
     assert value.item() == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.parametrize("gamma", [0.5, 2.0])
+@pytest.mark.parametrize("pixels", [False, True])
+@pytest.mark.parametrize("weights", [None, WEIGHTS])
+def test_the_focal_loss_against_loops(weights, pixels, gamma):
+    logits, labels, pixel_weights, _ = draw(4)
+    told = {"class_weights": None if weights is None else torch.tensor(weights), "focal": gamma}
+    weights = weights or (1,) * 4
+    total = weight_sum = 0.0
+    for image, row, column in (labels != 255).nonzero().tolist():
+        label = int(labels[image, row, column])
+        p = float(logits[image, :, row, column].double().softmax(0)[label])
+        factor = float(pixel_weights[image, row, column]) if pixels else 1.0
+        total -= factor * weights[label] * (1 - p) ** gamma * np.log(p)
+        weight_sum += weights[label]
+    value = Given(4, **told).cross_entropy(logits, labels, pixel_weights if pixels else None)
+    assert value.item() == pytest.approx(total / weight_sum, rel=1e-5)
+
+
+@pytest.mark.parametrize("weights", [None, torch.tensor(WEIGHTS)])
+def test_gamma_0_is_plain_cross_entropy_bit_by_bit(weights):
+    logits, labels, pixel_weights, _ = draw(5)
+    plain, focal = logits.clone().requires_grad_(), logits.clone().requires_grad_()
+    one = nn.functional.cross_entropy(plain, labels.long(), weights, ignore_index=255, reduction="none")
+    valid = labels != 255
+    one = (one * pixel_weights).sum() / (valid.sum() if weights is None else weights[labels[valid].long()].sum())
+    other = Given(4, class_weights=weights, focal=0).cross_entropy(focal, labels, pixel_weights)
+    one.backward()
+    other.backward()
+    assert torch.equal(one, other) and torch.equal(plain.grad, focal.grad)
+
+
+@pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0])
+def test_the_focal_loss_has_a_slope_where_a_pixel_is_sure(gamma):
+    """1 - p is 0 in float32, or nearly: nothing becomes infinite."""
+    logits = torch.zeros(4, 3, 1, 1)
+    logits[:, 0, 0, 0] = torch.tensor([0.0, 12.0, 30.0, 200.0])
+    logits.requires_grad_()
+    labels = torch.zeros((4, 1, 1), dtype=torch.uint8)
+    Given(3, focal=gamma).cross_entropy(logits, labels).backward()
+    assert logits.grad.isfinite().all() and logits.grad[0].abs().sum() > 0
+
+
 @pytest.mark.parametrize("weights", [None, WEIGHTS])
 def test_soft_cross_entropy_against_loops(weights):
     logits, labels, pixel_weights, targets = draw()

@@ -213,6 +213,39 @@ def train_stage(
     train(_settings(TrainStageSettings, settings), files, _settings(MachineSettings, machine), code)
 
 
+@stage.command("calibrate")
+def calibrate_stage(
+    settings: SettingsFile,
+    model: Annotated[Path, typer.Option()],
+    images: Annotated[Path, typer.Option()],
+    output: Annotated[Path, typer.Option()],
+    threads: Threads = 1,
+) -> None:
+    """Fit a calibrator of a model on held-out labels."""
+    from selftrain.calibrate.stage import calibrate
+    from selftrain.settings.calibration import CalibrateSettings
+
+    calibrate(_settings(CalibrateSettings, settings), model, images, output, threads=threads)
+
+
+@stage.command("reliability")
+def reliability_stage(
+    settings: SettingsFile,
+    model: Annotated[Path, typer.Option()],
+    calibrator: Annotated[Path, typer.Option()],
+    images: Named,
+    reliability: Annotated[Path, typer.Option()],
+    calibration: Annotated[Path, typer.Option()],
+    threads: Threads = 1,
+) -> None:
+    """Measure how far a model's probabilities can be trusted, without and with its calibrator."""
+    from selftrain.calibrate.reliability import measure
+    from selftrain.settings.prediction import ReliabilitySettings
+
+    told = _settings(ReliabilitySettings, settings)
+    measure(told, model, calibrator, _named(images), reliability, calibration, threads=threads)
+
+
 @stage.command("predict")
 def predict_stage(
     settings: SettingsFile,
@@ -220,6 +253,7 @@ def predict_stage(
     images: Annotated[Path, typer.Option()],
     output: Annotated[Path, typer.Option()],
     statistics: Annotated[Path | None, typer.Option()] = None,
+    calibrator: Annotated[Path | None, typer.Option()] = None,
     threads: Threads = 1,
 ) -> None:
     """Predict one shard of the unlabeled images."""
@@ -227,7 +261,7 @@ def predict_stage(
     from selftrain.settings.prediction import PredictStageSettings
 
     told = _settings(PredictStageSettings, settings)
-    predict_shard(told, model, images, output, statistics=statistics, threads=threads)
+    predict_shard(told, model, images, output, statistics=statistics, calibrator=calibrator, threads=threads)
 
 
 @stage.command("select")
@@ -253,6 +287,7 @@ def choose_stage(
     cut: Annotated[Path, typer.Option()],
     output: Annotated[Path, typer.Option()],
     statistics: Annotated[Path | None, typer.Option()] = None,
+    calibrator: Annotated[Path | None, typer.Option()] = None,
     threads: Threads = 1,
 ) -> None:
     """Predict one shard again, its classes chosen relative to a cut."""
@@ -260,7 +295,7 @@ def choose_stage(
     from selftrain.settings.prediction import PredictStageSettings
 
     told = _settings(PredictStageSettings, settings)
-    choose(told, model, images, cut, output, statistics=statistics, threads=threads)
+    choose(told, model, images, cut, output, statistics=statistics, calibrator=calibrator, threads=threads)
 
 
 @stage.command("label")

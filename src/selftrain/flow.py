@@ -12,6 +12,7 @@ from pathlib import Path
 
 from selftrain.errors import UserError
 from selftrain.settings.base import nearest
+from selftrain.settings.calibration import Calibration
 from selftrain.settings.experiments import ExperimentSettings, PretrainSettings, RoundSettings
 from selftrain.settings.prediction import PredictionSettings
 from selftrain.settings.selection import CbstSettings
@@ -151,9 +152,37 @@ class Flow(Splits):
             "model": self.model_path(model, "model.safetensors"),
             "images": self.task_path(model.task, "data", "unlabeled", "images.csv"),
         }
-        if self.prediction(mode).spatial_prior is None:
-            return files
-        return files | {"statistics": self.task_path(model.task, "data", "labeled", "statistics.h5")}
+        prediction = self.prediction(mode)
+        if prediction.spatial_prior is not None:
+            files["statistics"] = self.task_path(model.task, "data", "labeled", "statistics.h5")
+        if prediction.calibration is not None:
+            files["calibrator"] = self.calibration_path(model, prediction.calibration.mode, "calibrator.json")
+        return files
+
+    def calibration_path(self, model: Model, mode: str, file: str) -> str:
+        """A file of a model's calibrator."""
+        if self.config.tasks[model.task].calibration is None:
+            raise UserError(f"tasks.{model.task}.calibration: is missing; calibrators are fitted on it")
+        return self.model_path(model, "calibration", mode, file)
+
+    def calibration(self, mode: str) -> Calibration:
+        """The settings that a folder of a calibrator is named by."""
+        found = [one.calibration for one in self._predictions.values() if one.calibration is not None]
+        named = {one.mode: one for one in found}
+        if mode not in named:
+            raise UserError(nearest(mode, list(named), "calibration"))
+        return named[mode]
+
+    @cached_property
+    def calibrations(self) -> list[tuple[Model, str]]:
+        """Models whose predictions are calibrated for a round, with the calibration's mode, each once."""
+        offline = [model for model in self.rounds if self.is_offline(model)]
+        told = [(self.before(model), self.round(model).prediction.calibration) for model in offline]
+        return list(dict.fromkeys((model, one.mode) for model, one in told if one is not None))
+
+    def reliability_splits(self, task: str) -> list[str]:
+        """Where calibrated probabilities are compared with labels."""
+        return ["calibration", *self.evaluation_splits(task)]
 
     def choose_files(self, model: Model) -> dict[str, str]:
         """What the choose stage of a round reads beside the cut: what its predictions were made from."""
@@ -231,6 +260,7 @@ class Flow(Splits):
                 tables += ["cut.csv", "pseudo_labels.csv", "pseudo_labels.h5"]
                 tables += ["pseudo_label_scores.csv"] if self.config.tasks[model.task].truth else []
             files += [self.model_path(model, table) for table in tables]
+        files += [self.calibration_path(model, mode, "calibration.csv") for model, mode in self.calibrations]
         return list(dict.fromkeys(files))
 
     def report_images(self) -> list[str]:

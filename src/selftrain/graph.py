@@ -17,9 +17,16 @@ from selftrain.code_digest import SOURCE, CodeDigests
 from selftrain.flow import Flow, Model
 from selftrain.settings import config_file
 from selftrain.settings.base import Settings
+from selftrain.settings.calibration import CalibrateSettings, Calibration
 from selftrain.settings.data import CheckedSplit, CheckSettings
-from selftrain.settings.prediction import EvaluatedSplit, EvaluateStageSettings, PredictStageSettings, ScoreSettings
-from selftrain.settings.report import ReportSettings, RoundReport, TaskReport
+from selftrain.settings.prediction import (
+    EvaluatedSplit,
+    EvaluateStageSettings,
+    PredictStageSettings,
+    ReliabilitySettings,
+    ScoreSettings,
+)
+from selftrain.settings.report import CalibratorReport, ReportSettings, RoundReport, TaskReport
 from selftrain.settings.selection import LabelSettings, Policy, SelectSettings
 from selftrain.settings.training import SupervisedSettings, TrainSettings, TrainStageSettings, WeakLabelSettings
 
@@ -72,6 +79,27 @@ class Graph(Flow):
         scale = ((1 - settings.beta_min) * low, (1 + settings.beta_max) * high)
         augmentation = settings.train.augmentation.model_copy(update={"scale": scale})
         return settings.train.model_copy(update={"augmentation": augmentation})
+
+    def calibrate(self, model: Model, mode: str) -> CalibrateSettings:
+        """The fit of a model's calibrator."""
+        return CalibrateSettings(
+            calibration=self.calibration(mode),
+            seed=model.seed,
+            batch_size=self.config.batch_size,
+            read=self.read(model.task, "calibration"),
+        )
+
+    def reliability(self, model: Model, mode: str) -> ReliabilitySettings:
+        """How far its probabilities can be trusted."""
+        splits = self.splits(model.task)
+        return ReliabilitySettings(
+            calibration=self.calibration(mode),
+            batch_size=self.config.batch_size,
+            splits={
+                name: EvaluatedSplit(read=self.read(model.task, name), score_size=splits[name].score_size)
+                for name in self.reliability_splits(model.task)
+            },
+        )
 
     def predict(self, model: Model, mode: str, shard: int, shards: int) -> PredictStageSettings:
         """One shard of a model's predictions on the unlabeled split."""
@@ -163,6 +191,11 @@ class Graph(Flow):
             read_truth=self.read(task, "truth") if settings.truth else None,
             evaluation={name: images[name] for name in settings.evaluation},
             subsets=tuple(settings.subsets),
+            calibrations=tuple(
+                CalibratorReport(model=one.folder, mode=mode, file=self.calibration_path(one, mode, "calibration.csv"))
+                for one, mode in self.calibrations
+                if one.task == task
+            ),
         )
 
     # Code as an input.
@@ -184,13 +217,25 @@ class Graph(Flow):
         algorithm = registry.module_of(registry.ALGORITHMS[self.train(model).algorithm.name])
         return self.code("selftrain.train.stage", algorithm, *self._network(model), own=self._own_module(model))
 
-    def predict_code(self, model: Model) -> str:
-        """Of predicting with the network."""
-        return self.code("selftrain.predict.stage", *self._network(model), own=self._own_module(model))
+    def calibrate_code(self, model: Model, mode: str) -> str:
+        """Of the network, and of fitting the chosen calibrator."""
+        return self._calibration_code("selftrain.calibrate.stage", model, self.calibration(mode))
+
+    def reliability_code(self, model: Model, mode: str) -> str:
+        """Of the network and its calibrator, and of measuring both."""
+        return self._calibration_code("selftrain.calibrate.reliability", model, self.calibration(mode))
+
+    def predict_code(self, model: Model, mode: str) -> str:
+        """Of predicting with the network, and with its calibrator where there is one."""
+        return self._calibration_code("selftrain.predict.stage", model, self.prediction(mode).calibration)
 
     def choose_code(self, model: Model) -> str:
-        """Of predicting with the network again."""
-        return self.code("selftrain.label.choice", *self._network(model), own=self._own_module(model))
+        """Of predicting with the network again, as for the selection of a round."""
+        return self._calibration_code("selftrain.label.choice", model, self.round(model).prediction.calibration)
+
+    def _calibration_code(self, stage: str, model: Model, calibration: Calibration | None) -> str:
+        chosen = [] if calibration is None else [registry.module_of(registry.CALIBRATORS[calibration.name])]
+        return self.code(stage, *self._network(model), *chosen, own=self._own_module(model))
 
     def evaluate_code(self, model: Model) -> str:
         """Of scoring the network."""

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from selftrain.agreement import agreeing
+from selftrain.calibrate import CALIBRATION_COLUMNS, RELIABILITY_COLUMNS
 from selftrain.confidence import BINS, log_odds_of, probability_of
 from selftrain.errors import UserError
 from selftrain.label import pseudo_labels
@@ -21,14 +22,14 @@ from selftrain.select.cut import COLUMNS, Counts, at_or_above
 from selftrain.select.policies import decide, has_fixed_threshold
 from selftrain.settings.selection import LabelSettings
 
-KNOWN = "inspect reads pseudo_labels.h5, a shard of predictions, cut.csv and pseudo_labels.csv"
+KNOWN = "inspect reads pseudo_labels.h5, a shard of predictions, cut.csv, pseudo_labels.csv and tables of calibration"
 
 
 def inspect(path: Path | str, *, images: bool = False, portions: Sequence[float] = ()) -> pd.DataFrame:
     """What is in a file, told by its content and not by its name.
 
     Args:
-        path: pseudo_labels.h5, a shard of predictions, cut.csv or pseudo_labels.csv.
+        path: pseudo_labels.h5, a shard of predictions, cut.csv, pseudo_labels.csv, calibration.csv or reliability.csv.
         images: one row per image instead of one per class.
         portions: what the policy of pseudo_labels.h5 would select at each of these, from the histograms alone.
 
@@ -51,10 +52,12 @@ def inspect(path: Path | str, *, images: bool = False, portions: Sequence[float]
     return labels.images if images else _with_scores(labels)
 
 
+TABLES = [COLUMNS, CLASS_COLUMNS, CALIBRATION_COLUMNS, RELIABILITY_COLUMNS]
 SCORES = ["accuracy", "weak_precision", "weak_recall"]
 # A class may be called "NA"; only these can be absent.
 _ABSENT = {
-    column: [""] for column in ("agreeing", "threshold_log_odds", "threshold_probability", "weak_images", *SCORES)
+    column: [""]
+    for column in ("agreeing", "threshold_log_odds", "threshold_probability", "weak_images", "confidence", *SCORES)
 }
 
 
@@ -71,7 +74,7 @@ def _kind(path: Path) -> str:
             raise UserError(f"{path}: not a whole HDF5 file ({error})") from None
         if name in known:
             return name
-    elif _first_line(path) in (",".join(COLUMNS), ",".join(CLASS_COLUMNS)):
+    elif _first_line(path) in [",".join(columns) for columns in TABLES]:
         return "table"
     raise UserError(f"{path}: {KNOWN}; this is none of them")
 

@@ -39,6 +39,11 @@ ALGORITHMS = {
     "mean_teacher_mixing": "selftrain.train.algorithms.mean_teacher_mixing:MeanTeacherMixing",
     "curriculum": "selftrain.train.algorithms.curriculum:Curriculum",
 }
+CALIBRATORS = {
+    "temperature": "selftrain.calibrate.temperature:Temperature",
+    "matrix": "selftrain.calibrate.matrix:Matrix",
+    "histogram_binning": "selftrain.calibrate.histogram_binning:HistogramBinning",
+}
 POLICIES = {
     "st": "selftrain.select.st:select",
     "cbst": "selftrain.select.cbst:select",

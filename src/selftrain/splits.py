@@ -26,8 +26,10 @@ class Splits:
     def splits(self, task: str) -> dict[str, SplitSettings]:
         """All splits of a task by name; `truth` is the unlabeled split with its hidden labels."""
         settings = self.config.tasks[task]
-        truth = {"truth": settings.unlabeled} if settings.truth else {}
-        return {"labeled": settings.labeled, "unlabeled": settings.unlabeled, **truth, **settings.evaluation}
+        splits = {"labeled": settings.labeled, "unlabeled": settings.unlabeled}
+        splits |= {"truth": settings.unlabeled} if settings.truth else {}
+        splits |= {"calibration": settings.calibration} if settings.calibration else {}
+        return splits | settings.evaluation
 
     def listing(self, task: str, split: str) -> ListSettings:
         """How the images of a split are found."""

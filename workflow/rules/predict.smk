@@ -17,7 +17,7 @@ rule predict:
         torch_threads=THREADS,  # as many as set, also where --cores is less: their number is part of the result
     params:
         settings=lambda w: graph.told(graph.predict(model_of(w), w.mode, int(w.shard), int(w.shards))),
-        code=lambda w: graph.predict_code(model_of(w)),
+        code=lambda w: graph.predict_code(model_of(w), w.mode),
         files=lambda w, input: [f"--{name}={file}" for name, file in input.items()],
     shell:
         "python -m selftrain stage --log {log} predict --settings {params.settings} {params.files:q}"

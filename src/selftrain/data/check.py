@@ -101,13 +101,14 @@ def _size(array: np.ndarray) -> str:
 
 
 def _leaks(splits: dict[str, list[Seen]]) -> list[str]:
-    """Images of the labeled split that are evaluated on too, by content; unlabeled ones only warn."""
+    """Images of the labeled split that are evaluated or calibrated on too, by content; unlabeled ones only warn."""
+    _warn_of_calibration(splits)
     trained = {name: _by_pixels(splits.get(name, [])) for name in ("labeled", "unlabeled")}
     found: dict[str, list[str]] = {name: [] for name in trained}
     for name in splits.keys() - {*trained, "truth"}:
         for pixels, image in _by_pixels(splits[name]).items():
             for split in trained:
-                if pixels in trained[split]:
+                if pixels in trained[split] and (split, name) != ("unlabeled", "calibration"):
                     found[split].append(f"{name}: {image} is in the {split} split too ({trained[split][pixels]})")
     if found["unlabeled"]:
         log.warning(
@@ -116,6 +117,18 @@ def _leaks(splits: dict[str, list[Seen]]) -> list[str]:
             min(found["unlabeled"]),
         )
     return sorted(found["labeled"])
+
+
+def _warn_of_calibration(splits: dict[str, list[Seen]]) -> None:
+    """Labels that calibrators are fitted on are no test of them, and those of unlabeled images are not held out."""
+    fitted = _by_pixels(splits.get("calibration", []))
+    for name in [name for name in splits if name not in ("calibration", "labeled", "truth")]:
+        both = sorted(str(image) for pixels, image in _by_pixels(splits[name]).items() if pixels in fitted)
+        if both and name == "unlabeled":
+            log.warning("%d unlabeled images are in the calibration split with labels, such as %s", len(both), both[0])
+        elif both:
+            told = "%s: %d images are in the calibration split too, such as %s: it is measured on what it was fitted to"
+            log.warning(told, name, len(both), both[0])
 
 
 def _by_pixels(seen: list[Seen]) -> dict[str, Path]:

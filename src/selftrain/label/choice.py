@@ -20,6 +20,7 @@ def choose(
     output: Path,
     *,
     statistics: Path | None = None,
+    calibrator: Path | None = None,
     threads: int = 1,
 ) -> None:
     """Predict a shard again, each pixel's class being the one with the highest p_c / t_c.
@@ -34,8 +35,10 @@ def choose(
         cut: the table that select wrote.
         output: a shard of predictions.
         statistics: statistics.h5 of the labeled split, where there is a spatial prior.
+        calibrator: calibrator.json of the model, where predictions are calibrated.
         threads: CPU threads.
     """
     bins = read_cut(cut, settings.read.classes)["threshold_bin"].to_numpy()
     thresholds = np.where(bins < BINS, probability_of(bins), np.inf).tolist()
-    predict_shard(settings, model, images, output, statistics=statistics, thresholds=thresholds, threads=threads)
+    of_model = {"statistics": statistics, "calibrator": calibrator}
+    predict_shard(settings, model, images, output, **of_model, thresholds=thresholds, threads=threads)

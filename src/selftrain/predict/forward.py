@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from selftrain import randomness
+from selftrain.calibrate.calibrator import NONE, Calibrator
 from selftrain.data.augmentation import fill_color
 from selftrain.errors import UserError
 from selftrain.models import files
@@ -52,6 +53,7 @@ class Predictor:
         branches: of how many agreement is counted; 1: it is not. Each branch's class is that of its own probabilities,
             averaged over views or patches and multiplied by the prior as the network's are; thresholds do not matter.
             Of averages, it may be that all branches name another class than the network does.
+        calibrator: of each view's logits or probabilities, the network's and its branches' alike.
     """
 
     model: nn.Module
@@ -62,6 +64,7 @@ class Predictor:
     prior: Tensor | None = None
     thresholds: Tensor | None = None
     branches: int = 1
+    calibrator: Calibrator = NONE
 
     @torch.inference_mode()
     def __call__(self, images: Tensor, names: Sequence[str], size: Size) -> Decided:
@@ -80,7 +83,7 @@ class Predictor:
             classes, bins, agreeing = zip(*each, strict=True)
             return Decided(torch.cat(classes), torch.cat(bins), None if self.branches == 1 else torch.cat(agreeing))
         with naming(names):
-            if self._views != [(1.0, False)]:
+            if self._views != [(1.0, False)] or self.calibrator.of_probabilities:
                 return self._decide(self._probabilities(images, size), size)
             whole, *branches = self._logits(images)
             prior = 0 if self.prior is None else at_size(self.prior, size).log()
@@ -95,9 +98,9 @@ class Predictor:
     def _logits(self, images: Tensor) -> list[Tensor]:
         """Of the network; where agreement is counted, of each branch too."""
         if self.branches == 1:
-            return [self.model(images)]
+            return [self.calibrator.logits(self.model(images))]
         outputs = self.model(images, apart=True)
-        return [outputs.logits, *outputs.branches]
+        return [self.calibrator.logits(logits) for logits in (outputs.logits, *outputs.branches)]
 
     def _probabilities(self, images: Tensor, size: Size) -> Tensor:
         """Mean softmax over the views, float32 (B, S·C, H, W), each turned back to the image's own geometry.
@@ -115,7 +118,8 @@ class Predictor:
             if total is None:
                 total = torch.zeros((len(images), len(said) * self.classes, *size), device=images.device)
             for logits, of_set in zip(said, total.split(self.classes, 1), strict=True):
-                of_set += _at(logits.flip(-1) if flip else logits, size).softmax(1)
+                said_of_pixels = _at(logits.flip(-1) if flip else logits, size).softmax(1)
+                of_set += self.calibrator.probabilities(said_of_pixels)
         assert total is not None
         return total.div_(len(self._views))
 
@@ -160,6 +164,7 @@ def load_predictor(
     prior: Tensor | None = None,
     thresholds: Tensor | None = None,
     count_agreement: bool = False,
+    calibrator: Calibrator = NONE,
 ) -> Predictor:
     """The predictor of a model file, on a device; it counts agreement where that is asked for and there are branches.
 
@@ -178,6 +183,7 @@ def load_predictor(
         None if prior is None else prior.to(device),
         None if thresholds is None else thresholds.to(device),
         len(network.branches) if count_agreement else 1,
+        calibrator,
     )
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from selftrain import artifacts
+from selftrain.calibrate.calibrator import NONE, Calibrator, read_calibrator
 from selftrain.data.tables import read_images, working_sizes
 from selftrain.devices import leased_device
 from selftrain.errors import UserError
@@ -28,6 +29,7 @@ def predict_shard(
     output: Path,
     *,
     statistics: Path | None = None,
+    calibrator: Path | None = None,
     thresholds: Sequence[float] | None = None,
     threads: int = 1,
 ) -> None:
@@ -39,6 +41,7 @@ def predict_shard(
         images: images.csv of the unlabeled split.
         output: the shard's HDF5 file.
         statistics: statistics.h5 of the labeled split, where there is a spatial prior.
+        calibrator: calibrator.json of the model, where predictions are calibrated.
         thresholds: per class the probability to be reached; given, a pixel's class is chosen relative to them.
         threads: CPU threads.
     """
@@ -58,6 +61,7 @@ def predict_shard(
             prior=_prior(settings, statistics),
             thresholds=None if thresholds is None else torch.tensor(thresholds),
             count_agreement=True,
+            calibrator=_calibrator(settings, calibrator, model),
         )
         least_agreement = settings.prediction.agreement
         if least_agreement is not None and predictor.branches == 1:
@@ -74,7 +78,8 @@ def predict_shard(
                 "model": artifacts.digest_file(model),
                 "mode": settings.prediction.mode,
                 "colors": json.dumps(files.read_about(model)["colors"]),
-            },
+            }
+            | ({} if calibrator is None else {"calibrator": artifacts.digest_file(calibrator)}),
         ) as writer:
             for batch in batched(table, read.size, settings.batch_size, positions, read.pixels):
                 names = [table.image[position] for position in batch.positions]
@@ -91,3 +96,12 @@ def _prior(settings: PredictStageSettings, statistics: Path | None) -> Tensor | 
     if statistics is None:
         raise UserError("a spatial prior needs the statistics of the labeled split; give them with --statistics")
     return read_spatial_prior(statistics, spatial_prior, settings.read.classes)
+
+
+def _calibrator(settings: PredictStageSettings, file: Path | None, model: Path) -> Calibrator:
+    calibration = settings.prediction.calibration
+    if calibration is None:
+        return NONE
+    if file is None:
+        raise UserError("calibrated predictions need the model's calibrator; give it with --calibrator")
+    return read_calibrator(file, calibration, artifacts.digest_file(model), settings.read.classes)

@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from selftrain import artifacts
 from selftrain.report import pictures, plots, tables
+from selftrain.report.calibration import calibration_table
 from selftrain.report.results import Results, read_results
 from selftrain.report.tables import Table
 from selftrain.settings.report import ReportSettings, TaskReport
@@ -122,6 +123,11 @@ class TaskSection:
     def weak_labels(self) -> Table:
         """Which classes images were said to show."""
         return tables.weak_label_table(self.results, self.task)
+
+    @cached_property
+    def calibration(self) -> Table:
+        """How far calibrated probabilities can be trusted."""
+        return calibration_table(self.task)
 
     @cached_property
     def shares(self) -> Figures:

@@ -68,6 +68,11 @@ def by_name(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
+def shortest(value: float) -> str:
+    """The shortest text that is this number and no other, for names of folders: 1, 0.75."""
+    return repr(value).removesuffix(".0")
+
+
 def on_or_off(value: Any) -> Any:
     """Let `true` stand for the defaults, and `false` for none."""
     return ({} if value else None) if isinstance(value, bool) else value

@@ -173,6 +173,8 @@ class TaskSettings(Settings):
     unlabeled: SplitSettings
     truth: bool = False
     """The unlabeled split has hidden labels, used for scoring pseudo-labels and nothing else."""
+    calibration: SplitSettings | None = None
+    """Held-out labels that calibrators are fitted on and nothing is trained on; needed where predictions ask for it."""
     evaluation: dict[Name, SplitSettings] = Field(min_length=1)
 
     @model_validator(mode="before")
@@ -214,9 +216,10 @@ class TaskSettings(Settings):
                 yield ("unlabeled", "draw", key), reason
 
     def _split_problems(self) -> Iterator[Problem]:
-        for name in {"labeled", "unlabeled", "truth"} & set(self.evaluation):
+        for name in {"labeled", "unlabeled", "truth", "calibration"} & set(self.evaluation):
             yield ("evaluation", name), "the name of another split; choose another name"
         splits: dict[tuple[str, ...], SplitSettings] = {("labeled",): self.labeled, ("unlabeled",): self.unlabeled}
+        splits |= {} if self.calibration is None else {("calibration",): self.calibration}
         splits |= {("evaluation", name): split for name, split in self.evaluation.items()}
         for where, split in splits.items():
             if split.score_size is not None and where[0] != "evaluation":

@@ -4,13 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from selftrain.settings.base import Positive, Settings
+from selftrain.settings.base import Positive, Settings, shortest
+from selftrain.settings.calibration import Calibration
 from selftrain.settings.data import ReadSettings, Size, SubsetSettings
-
-
-def _short(value: float) -> str:
-    """The shortest text that is this number and no other: 1, 0.75."""
-    return repr(value).removesuffix(".0")
 
 
 class PatchSettings(Settings):
@@ -49,7 +45,7 @@ class SpatialPriorSettings(Settings):
     @property
     def mode(self) -> str:
         """Part of the name of a folder of predictions."""
-        return f"prior-{_short(self.smoothing)}" + (f"-{_short(self.weight)}" if self.weight < 1 else "")
+        return f"prior-{shortest(self.smoothing)}" + (f"-{shortest(self.weight)}" if self.weight < 1 else "")
 
 
 class InferenceSettings(Settings):
@@ -68,7 +64,7 @@ class InferenceSettings(Settings):
         return "-".join(filter(None, self._parts())) or "single"
 
     def _parts(self) -> list[str]:
-        scales = "-".join(map(_short, self.scales))
+        scales = "-".join(map(shortest, self.scales))
         patches = self.patches.mode if self.patches else ""
         return [patches, "" if self.scales == (1.0,) else f"scales-{scales}", "flip" if self.flip else ""]
 
@@ -78,13 +74,15 @@ class PredictionSettings(InferenceSettings):
 
     spatial_prior: SpatialPriorSettings | None = None
     """Of the labeled set, multiplied into the probabilities; none: probabilities as they are."""
+    calibration: Calibration | None = None
+    """Correct the probabilities by what the task's calibration split tells; none: as they are."""
     agreement: Annotated[float, Field(gt=0, le=1)] | None = None
     """Of a network with branches: least share of them, f_m / E, that must name the same class; a pixel with less enters
     no histogram and gets no pseudo-label. 1: all must agree. None: no filter."""
 
     def _parts(self) -> list[str]:
-        of_prior = self.spatial_prior.mode if self.spatial_prior else ""
-        return [*super()._parts(), of_prior, f"agreeing-{_short(self.agreement)}" if self.agreement else ""]
+        of_each = [one.mode for one in (self.spatial_prior, self.calibration) if one is not None]
+        return [*super()._parts(), *of_each, f"agreeing-{shortest(self.agreement)}" if self.agreement else ""]
 
 
 class PredictStageSettings(Settings):
@@ -123,3 +121,12 @@ class ScoreSettings(Settings):
     """All that scoring pseudo-labels against hidden truth depends on."""
 
     truth: ReadSettings
+
+
+class ReliabilitySettings(Settings):
+    """All that a calibrator's reliability depends on, beside its input files."""
+
+    calibration: Calibration
+    batch_size: int
+    splits: dict[str, EvaluatedSplit]
+    """The calibration split, and the evaluation splits."""

@@ -67,6 +67,7 @@ def _experiment_problems(config: Parts, name: str, experiment: ExperimentSetting
         yield from _network_problems(config, pretrain, experiment, where)
     yield from _upper_bound_problems(config, experiment, tasks, (*where, "upper_bound"))
     yield from _alignment_problems(config, experiment, tasks, (*where, "algorithm", "alignment", "target"))
+    yield from _calibration_problems(config, experiment, tasks, where)
     if experiment.rounds is None:
         yield from _weight_problems(config, experiment.train, tasks, where)
     for number, one in enumerate(experiment.rounds or ()):
@@ -137,6 +138,19 @@ def _alignment_problems(
             yield where, f"the task '{name}' has no hidden truth (`truth: true`)"
         elif task is not None and not isinstance(target, str) and len(target) != len(task.classes):
             yield where, f"{len(target)} shares for the {len(task.classes)} classes of the task '{name}'"
+
+
+def _calibration_problems(
+    config: Parts, experiment: ExperimentSettings, tasks: tuple[str, ...], where: Keys
+) -> Iterator[Problem]:
+    """Calibration on a task that has no labels for it."""
+    above: dict[Keys, object] = {(): config.prediction.calibration, where: experiment.prediction.calibration}
+    for number, one in enumerate(experiment.rounds or ()):
+        for name in tasks if one.prediction.calibration is not None else ():
+            if name in config.tasks and config.tasks[name].calibration is None:
+                reason = f"the task '{name}' has no labels held out for it; name some under 'tasks.{name}.calibration'"
+                for place in _places((*where, "rounds", number), one.prediction.calibration, above):
+                    yield (*place, "prediction", "calibration"), reason
 
 
 def _weight_problems(

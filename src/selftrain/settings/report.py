@@ -4,6 +4,16 @@ from selftrain.settings.base import Settings
 from selftrain.settings.data import Color, ReadSettings
 
 
+class CalibratorReport(Settings):
+    """A calibrator, and what was measured of it."""
+
+    model: str
+    """The model's folder below the task's."""
+    mode: str
+    file: str
+    """calibration.csv."""
+
+
 class TaskReport(Settings):
     """A task and its evaluation splits."""
 
@@ -19,6 +29,7 @@ class TaskReport(Settings):
     """images.csv per evaluation split."""
     subsets: tuple[str, ...] = ()
     """Names of the classes' subsets that have a mean IoU of their own."""
+    calibrations: tuple[CalibratorReport, ...] = ()
 
 
 class RoundReport(Settings):

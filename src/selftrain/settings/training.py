@@ -163,6 +163,9 @@ class TrainSettings(Settings):
     class_weights: ClassWeights | None = None
     """Of the cross-entropy (and no other loss): a list of one per class, a mapping of those that are not 1, or the rule
     `small_and_frequent`."""
+    focal: NotNegative = 0.0
+    """Gamma of the focal loss: the cross-entropy of hard labels, each pixel's times (1 − p)^gamma for the probability p
+    of its label. 0: plain cross-entropy; 2 is what its authors advise, and DARS compares with."""
     branch_similarity: NotNegative = 0.01
     """Beta, the weight of the mean cosine between the filters of the model's branches, which keeps them apart; a model
     with one branch has none."""

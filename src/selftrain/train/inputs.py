@@ -59,6 +59,7 @@ def given(
     return Given(
         len(settings.labeled.classes),
         class_weights=None if weights is None else torch.tensor(weights, device=device),
+        focal=settings.train.focal,
         mean_size=None if mean_size is None else mean_size.to(device),
         distribution=_distribution(settings, paths, device),
         place=(settings.seed, settings.round),

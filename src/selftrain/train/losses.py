@@ -13,7 +13,11 @@ from selftrain.settings.data import IGNORE
 
 
 def cross_entropy(
-    logits: Tensor, labels: Tensor, class_weights: Tensor | None = None, pixel_weights: Tensor | None = None
+    logits: Tensor,
+    labels: Tensor,
+    class_weights: Tensor | None = None,
+    pixel_weights: Tensor | None = None,
+    focal: float = 0.0,
 ) -> Tensor:
     """Cross-entropy, mean over pixels that are not ignored (by their classes' weights); 0 where all are.
 
@@ -22,15 +26,25 @@ def cross_entropy(
         labels: uint8 (B, H, W), 255 is ignore.
         class_weights: float32 (C,).
         pixel_weights: float32 (B, H, W), a factor of each pixel's loss; the mean stays that over all valid pixels.
+        focal: gamma; each pixel's loss is multiplied by (1 - p)^gamma, p being the probability of its label (Lin et
+            al., focal loss, eq. 4). 0 is plain cross-entropy.
     """
     labels = labels.long()
     logits = at_size(logits, labels)
     losses = F.cross_entropy(logits, labels, class_weights, ignore_index=IGNORE, reduction="none")
+    losses = losses * _doubt(logits, labels) ** focal if focal else losses
     losses = losses if pixel_weights is None else losses * pixel_weights
     valid = labels != IGNORE
     weight = valid.sum() if class_weights is None else class_weights[labels[valid]].sum()
     # Summed here, since CUDA's own sum over pixels has no deterministic form.
     return losses.sum() / weight.clamp(min=1e-6)
+
+
+def _doubt(logits: Tensor, labels: Tensor) -> Tensor:
+    """1 - p of each pixel's label (any number where that is ignored), (B, H, W), without what 1 - p would round off."""
+    known = labels.where(labels != IGNORE, 0)
+    logs = logits.log_softmax(1).gather(1, known[:, None])[:, 0]
+    return -logs.expm1().clamp(max=-1e-9)  # a power of less than 1 has no slope at 0
 
 
 def of_outputs(loss: Callable[[Tensor], Tensor], outputs: Outputs) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from selftrain.data.batches import Batch, Turns
 from selftrain.models.segmenter import Segmenter
+from selftrain.train import losses
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,12 +23,18 @@ class Given:
     classes: int
     class_weights: Tensor | None = None
     """Of the cross-entropy."""
+    focal: float = 0.0
+    """Gamma of the cross-entropy of hard labels."""
     mean_size: Tensor | None = None
     """Mean share of the area of the labeled images that show a class; with pseudo-labels only."""
     distribution: Tensor | None = None
     """Class shares to align with, where the settings ask for it."""
     place: tuple[int, ...] = (0, 0)
     """What all random draws depend on beside step and item: (seed, round)."""
+
+    def cross_entropy(self, logits: Tensor, labels: Tensor, pixel_weights: Tensor | None = None) -> Tensor:
+        """`losses.cross_entropy` of hard labels, with the class weights and the focal gamma of this training."""
+        return losses.cross_entropy(logits, labels, self.class_weights, pixel_weights, self.focal)
 
 
 @dataclass(frozen=True, eq=False)

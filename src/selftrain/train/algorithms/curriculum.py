@@ -22,7 +22,7 @@ from selftrain.models.top import top_classes
 from selftrain.settings.curriculum import CurriculumSettings, RampSettings
 from selftrain.settings.data import IGNORE
 from selftrain.train.algorithms import Algorithm, Given, Loss, Step
-from selftrain.train.losses import at_size, cross_entropy, of_outputs
+from selftrain.train.losses import at_size, of_outputs
 
 
 class Curriculum(Algorithm):
@@ -88,7 +88,7 @@ class Curriculum(Algorithm):
     def _loss(self, outputs: Outputs, labels: Tensor, retained: Tensor) -> Tensor:
         """Cross-entropy, the mean over retained pixels, added over branches (eq. 4) and auxiliary classifiers."""
         left = torch.where(retained, labels, IGNORE).to(torch.uint8)
-        return of_outputs(partial(cross_entropy, labels=left, class_weights=self.given.class_weights), outputs)
+        return of_outputs(partial(self.given.cross_entropy, labels=left), outputs)
 
     def _drawn(self, number: int, like: Tensor) -> Tensor:
         """A number from 0 to 1 for each pixel of a step, drawn on its device."""

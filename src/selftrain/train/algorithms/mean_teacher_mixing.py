@@ -24,7 +24,7 @@ from selftrain.settings.mixing import (
 )
 from selftrain.train.algorithms import Algorithm, Given, Loss, Step
 from selftrain.train.alignment import align, run_on, shares_of
-from selftrain.train.losses import at_size, cross_entropy, of_outputs, soft_cross_entropy, squared_error
+from selftrain.train.losses import at_size, of_outputs, soft_cross_entropy, squared_error
 from selftrain.train.mixing import Pixels, Place, paste_mask
 
 
@@ -66,7 +66,7 @@ class MeanTeacherMixing(Algorithm):
         mixture = self.mix(taught, labeled, step.number)
         seen = self.augment(mixture.mixed.images, step.number)
         of_labeled, of_mixed = self.ask(step.student, labeled.images, seen)
-        labeled_loss = partial(cross_entropy, labels=labeled.labels, class_weights=self.given.class_weights)
+        labeled_loss = partial(self.given.cross_entropy, labels=labeled.labels)
         terms = {
             "labeled": of_outputs(labeled_loss, of_labeled),
             "mixed": of_outputs(partial(self.mixed_loss, mixed=mixture.mixed), of_mixed),
@@ -118,7 +118,7 @@ class MeanTeacherMixing(Algorithm):
     def mixed_loss(self, logits: Tensor, mixed: Pixels) -> Tensor:
         """The weighted loss of mixed images."""
         if mixed.probabilities is None:
-            return cross_entropy(logits, mixed.labels, self.given.class_weights, mixed.weights)
+            return self.given.cross_entropy(logits, mixed.labels, mixed.weights)
         valid = mixed.labels != IGNORE
         if self.settings.loss == "squared_error":
             return squared_error(logits, mixed.probabilities, valid, mixed.weights)

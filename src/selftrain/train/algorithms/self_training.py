@@ -11,7 +11,7 @@ from selftrain.data.batches import Batch
 from selftrain.models.segmenter import Outputs
 from selftrain.settings.training import PseudoLabeledSettings
 from selftrain.train.algorithms import Algorithm, Given, Loss, Step
-from selftrain.train.losses import cross_entropy, of_outputs
+from selftrain.train.losses import of_outputs
 
 
 class SelfTraining(Algorithm):
@@ -39,6 +39,6 @@ class SelfTraining(Algorithm):
         """Cross-entropy per stream, weighted."""
         terms = {}
         for stream in self.streams:
-            loss = partial(cross_entropy, labels=batches[stream].labels, class_weights=self.given.class_weights)
+            loss = partial(self.given.cross_entropy, labels=batches[stream].labels)
             terms[stream] = self.weights[stream] * of_outputs(loss, outputs[stream])
         return terms

@@ -6,7 +6,7 @@ from functools import partial
 
 from selftrain.settings.training import SupervisedSettings
 from selftrain.train.algorithms import Algorithm, Given, Loss, Step
-from selftrain.train.losses import cross_entropy, of_outputs
+from selftrain.train.losses import of_outputs
 
 
 class Supervised(Algorithm):
@@ -20,5 +20,5 @@ class Supervised(Algorithm):
         """One term."""
         labeled = step.batches["labeled"]
         outputs = step.student(labeled.images, apart=True)
-        loss = partial(cross_entropy, labels=labeled.labels, class_weights=self.given.class_weights)
+        loss = partial(self.given.cross_entropy, labels=labeled.labels)
         return Loss({"labeled": of_outputs(loss, outputs)})
