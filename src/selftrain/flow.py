@@ -225,7 +225,7 @@ class Flow(Splits):
         """Every table that the report tells of."""
         files = []
         for _, model in self.told_models():
-            tables = ["metrics.csv", "confusion.csv", "train.csv", "manifest.json"]
+            tables = ["metrics.csv", "confusion.csv", "sizes.csv", "train.csv", "manifest.json"]
             tables += ["examples.h5"] if model.round and model.name in self.showing else []
             if self.is_offline(model):
                 tables += ["cut.csv", "pseudo_labels.csv", "pseudo_labels.h5"]

@@ -118,6 +118,7 @@ class Graph(Flow):
                 for name, split in task.evaluation.items()
             },
             subsets=task.subsets,
+            groups=task.groups,
         )
 
     def score(self, task: str) -> ScoreSettings:
