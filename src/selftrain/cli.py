@@ -113,10 +113,14 @@ def inspect(
     csv: Annotated[bool, typer.Option(help="Print CSV.")] = False,
 ) -> None:
     """Print what is in a file: per class, or per image."""
+    from selftrain.inspect import divergences
     from selftrain.inspect import inspect as look
 
     table = look(file, images=images, portions=portion or [])
-    typer.echo(table.to_csv(index=False) if csv else table.to_string(index=False), nl=not csv)
+    if csv:
+        typer.echo(table.to_csv(index=False), nl=False)
+    else:
+        typer.echo("\n".join([table.to_string(index=False), *divergences(table)]))
 
 
 @app.command()

@@ -163,6 +163,8 @@ class Graph(Flow):
             read_truth=self.read(task, "truth") if settings.truth else None,
             evaluation={name: images[name] for name in settings.evaluation},
             subsets=tuple(settings.subsets),
+            labeled=self.task_path(task, "data", "labeled", "classes.csv"),
+            groups=settings.groups,
         )
 
     # Code as an input.
