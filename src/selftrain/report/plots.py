@@ -90,7 +90,7 @@ def sizes_figure(objects: pd.DataFrame) -> Figure:
     """
     with mpl.rc_context(STYLE):
         models = list(objects.model.unique())
-        figure, axes = _figure(2.1 + 0.15 * len(models) / 3)
+        figure, axes = _figure(2.4 + 0.16 * -(-len(models) // 3))
         later = 0
         for model in models:
             of = objects[objects.model == model].sort_values("lower")
