@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from selftrain import randomness
 from selftrain.data.augmentation import augment, fill_color, recolor, to_tensor
 from selftrain.data.check import check
-from selftrain.data.tables import read_images, write_images
+from selftrain.data.tables import read_images, write_images, write_statistics
 from selftrain.errors import UserError
 from selftrain.evaluate.stage import evaluate
 from selftrain.graph import Graph
@@ -140,7 +140,9 @@ def test_four_channels_are_trained_predicted_and_scored(trained):
     for number, inference in enumerate((InferenceSettings(), patches)):
         told = EvaluateStageSettings(evaluation=inference, splits={"labeled": {"read": READ}}, **of)
         confusion, metrics = folder / "confusion.csv", folder / f"metrics-{number}.csv"
-        evaluate(told, paths.model, {"labeled": paths.labeled}, confusion, metrics)
+        write_statistics(READ, paths.labeled, folder / "classes.csv", folder / "statistics.h5")
+        tables = folder / "classes.csv", confusion, metrics, folder / "sizes.csv"
+        evaluate(told, paths.model, {"labeled": paths.labeled}, *tables)
         assert pd.read_csv(metrics).set_index("metric").value["pixel_accuracy"] > 0.6
     shard = {"shard": 0, "shards": 1, "prediction": {"scales": (1.0, 1.5)}}
     predict_shard(PredictStageSettings(read=READ, **shard, **of), paths.model, paths.unlabeled, folder / "p.h5")

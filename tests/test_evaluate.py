@@ -61,7 +61,10 @@ def split(tmp_path_factory):
 
 @pytest.fixture
 def scored(tmp_path, split):
-    """Evaluates a random model and returns it and its two tables."""
+    """Evaluates a random model and returns it, confusion.csv and metrics.csv; sizes.csv is beside them."""
+    labeled = pd.DataFrame({"class": tiny.CLASSES, "share": 0.1, "images": 1})
+    # Sky is frequent and large, road and car are frequent and small.
+    labeled.assign(image_share=0.6, mean_size=[0.2, 0.1, 0.05]).to_csv(tmp_path / "classes.csv", index=False)
 
     def run(size=None, evaluation=None, classes=tiny.CLASSES, score_size=None, subsets=None):
         network = tiny.save_model(tmp_path / "model.safetensors", classes=classes)
@@ -74,7 +77,9 @@ def scored(tmp_path, split):
             subsets=subsets or {},
         )
         tables = tmp_path / "confusion.csv", tmp_path / "metrics.csv"
-        evaluate(chosen, tmp_path / "model.safetensors", {"val": split, "again": split}, *tables)
+        images = {"val": split, "again": split}
+        model = tmp_path / "model.safetensors"
+        evaluate(chosen, model, images, tmp_path / "classes.csv", *tables, tmp_path / "sizes.csv")
         return network, *(pd.read_csv(table, keep_default_na=False, na_values={"value": ""}) for table in tables)
 
     return run
@@ -104,11 +109,13 @@ def test_metrics_follow_from_the_confusion(scored):
     matrix = table[table.split == "val"].pixels.to_numpy().reshape(3, 3)
     assert metrics.columns.to_list() == ["split", "metric", "class", "value", "pixels"]
     own = metrics[metrics.split == "val"]
-    assert own.metric.to_list() == ["miou", "pixel_accuracy", "iou", "iou", "iou"]
-    assert own["class"].to_list() == ["", "", *tiny.CLASSES]
-    expected = [miou(matrix), pixel_accuracy(matrix), *iou(matrix)]
+    assert own.metric.to_list() == ["miou", "pixel_accuracy", "iou", "iou", "iou", "group_miou", "group_miou"]
+    assert own["class"].to_list() == ["", "", *tiny.CLASSES, "frequent_large", "frequent_small"]
+    of_class = iou(matrix)
+    expected = [miou(matrix), pixel_accuracy(matrix), *of_class, of_class[0], np.nanmean(of_class[1:])]
     assert own.value.to_numpy() == pytest.approx(expected, nan_ok=True)
-    assert own.pixels.to_list() == [matrix.sum(), matrix.sum(), *matrix.sum(1)]
+    pixels = matrix.sum(1)
+    assert own.pixels.to_list() == [matrix.sum(), matrix.sum(), *pixels, pixels[0], pixels[1:].sum()]
 
 
 def test_a_model_of_other_classes_is_refused(scored, tmp_path):

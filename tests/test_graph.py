@@ -58,6 +58,7 @@ def test_every_artifact_is_there(ran):
         f"{DARS_2}/train.csv",
         f"{DARS_2}/metrics.csv",
         f"{DARS_2}/confusion.csv",
+        f"{DARS_2}/sizes.csv",
         f"{DARS_2}/manifest.json",
         f"{MLSL_2}/pseudo_label_scores.csv",
         "results/tiny/cbst/seed-0/round-1/metrics.csv",

@@ -3,7 +3,7 @@ import pytest
 from test_label import CLASSES, MEAN_SIZE, images, run, write_shard
 
 from selftrain.errors import UserError
-from selftrain.inspect import inspect
+from selftrain.inspect import divergences, inspect
 from selftrain.label.pseudo_labels import PseudoLabels
 
 
@@ -52,6 +52,25 @@ def test_portions_are_what_labeling_would_do(tmp_path, policy):
     assert table["0.3 pixels"].tolist() == expected.tolist()
     np.testing.assert_array_equal(table["0.3 threshold"], done.cut.threshold_probability)
     assert table["0.3 share"].sum() == pytest.approx(1)
+
+
+def test_the_divergence_from_the_prior_is_told(files):
+    table = inspect(files / "pseudo_labels.h5")
+    known = table.pixels > 0
+    p, q = (column[known] / column[known].sum() for column in (table.prior, table.pixels))
+    told = f"{(p * np.log(p / q)).sum():.2e}"
+    assert divergences(table) == [f"KL(prior || labels): {told}"]
+    assert divergences(inspect(files / "pseudo_labels.csv")) == divergences(table)
+    attribute = PseudoLabels(files / "pseudo_labels.h5").attributes["kl_divergence"]
+    assert told == f"{attribute:.2e}"
+    rows = table.assign(prior=0.25)  # what the prior has, but no label, is named
+    assert divergences(rows)[0].endswith(f"(without pixels: {CLASSES[3]})")
+    (line,) = divergences(inspect(files / "cut.csv"))
+    assert line.startswith("KL(prior || labels), expected: ")
+    nothing, some = divergences(inspect(files / "pseudo_labels.h5", portions=[0, 0.3]))
+    assert nothing.startswith("KL(prior || labels) at portion 0, expected: no class has pixels (without pixels: ")
+    assert some.startswith("KL(prior || labels) at portion 0.3, expected: ") and "no class" not in some
+    assert divergences(inspect(files / "p0.h5")) == divergences(inspect(files / "pseudo_labels.h5", images=True)) == []
 
 
 def test_what_cannot_be_answered(files, tmp_path):

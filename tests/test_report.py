@@ -46,8 +46,13 @@ def miou_of(experiment: str, seed: int, round_: int) -> float:
 def write_metrics(folder: Path, mean: float) -> None:
     rows = [("val", "miou", "", mean, 100), ("val", "pixel_accuracy", "", mean + 0.1, 100)]
     rows += [("val", "iou", name, mean, 25) for name in CLASSES[:3]] + [("val", "iou", "NA", np.nan, 0)]
+    rows += [("val", "group_miou", "rare_small", mean / 2, 10)]
     pd.DataFrame(rows, columns=["split", "metric", "class", "value", "pixels"]).to_csv(
         folder / "metrics.csv", index=False
+    )
+    sizes = pd.DataFrame({"split": "val", "class": ["sky", "NA", "sky"], "lower": [4, 4, 32], "upper": [8, 8, 64]})
+    sizes.assign(objects=1, pixels=[6, 4, 40], correct=[3, 2, round(40 * mean)]).to_csv(
+        folder / "sizes.csv", index=False
     )
 
 
@@ -218,7 +223,7 @@ def test_the_page_is_whole_and_tells_of_everything(page):
         assert word in text, word
     assert "Weak labels by class" in text
     assert {"svg", "table", "img", "details", "aside"} <= set(reader.tags)
-    assert reader.tags["svg"] == 1 + 2 * len(ROUNDS)
+    assert reader.tags["svg"] == 2 + 2 * len(ROUNDS)
     assert [value for name, value in reader.attributes if name == "alt" and "round 2" in value]
 
 
@@ -259,6 +264,34 @@ def test_seeds_become_mean_and_deviation(tmp_path):
     cell = class_table(results, settings.tasks[0], "val").rows[1][1][0]
     assert (cell.text, cell.notes, cell.heat, cell.tone) == ("50.0 ± 7.1", ("+5.0 ± 0.0",), 0.5, "up")
     write_report(settings, tmp_path / "summary.csv", tmp_path / "index.html")
+
+
+def test_groups_have_a_mean_and_objects_a_figure(tmp_path):
+    settings = write_results(tmp_path, seeds=(0, 1))
+    write_summary(settings, tmp_path / "summary.csv")
+    results = read_results(settings, tmp_path / "summary.csv")
+    table = class_table(results, settings.tasks[0], "val")
+    assert table.columns[-3:] == ["mean", "mean of rare_small", "pixel accuracy"]
+    cells = [row[-2] for _, row in table.rows]
+    assert [cell.text for cell in cells] == ["22.5 ± 3.5", "25.0 ± 3.5", "28.5 ± 3.5"]
+    assert [cell.notes for cell in cells] == [(), ("+2.5 ± 0.0",), ("+6.0 ± 0.0",)]
+    of = results.by_size(settings.tasks[0])
+    assert list(of.model.unique()) == ["base, round 0", "st", "NA"], "experiments share round 0"
+    small, large = (of[of.lower == lower] for lower in (4, 32))
+    assert (small.pixels == 20).all() and (small.correct == 10).all(), "over both classes and seeds"
+    assert large.correct.tolist() == [round(40 * x) + round(40 * (x + 0.1)) for x in (0.4, 0.45, 0.52)]
+
+
+def test_a_page_says_which_classes_are_in_a_group(tmp_path):
+    settings = write_results(tmp_path)
+    known = pd.DataFrame({"class": CLASSES, "share": 0.1, "images": 1, "image_share": 0.6, "mean_size": 0.2})
+    known.to_csv(tmp_path / "classes.csv", index=False)
+    task = settings.tasks[0].model_copy(update={"labeled": str(tmp_path / "classes.csv")})
+    settings = settings.model_copy(update={"tasks": (task,)})
+    write_summary(settings, tmp_path / "summary.csv")
+    write_report(settings, tmp_path / "summary.csv", tmp_path / "index.html")
+    text = " ".join(read((tmp_path / "index.html").read_text()).text)
+    assert f"frequent_large: {', '.join(CLASSES)}" in text and "more than 50 %" in text
 
 
 @pytest.mark.parametrize("truth", [True, False])

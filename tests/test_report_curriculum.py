@@ -255,7 +255,7 @@ def test_pixel_accuracy_stands_below_miou(results):
 
 def test_pixel_accuracy_is_the_class_table_s_last_column(results, settings):
     table = class_table(results, settings.tasks[0], "val")
-    assert table.columns == [*CLASSES, "mean", "pixel accuracy"]
+    assert table.columns == [*CLASSES, "mean", "mean of rare_small", "pixel accuracy"]
     rows = {names: row for names, row in table.rows}
     assert [name for name, _ in rows] == ["base", "start", "target-labels (oracle)", "st", "NA", "curr"]
     assert all(len(row) == len(table.columns) for row in rows.values())

@@ -105,6 +105,7 @@ def test_statistics_are_what_counting_gives(
     assert table["class"].tolist() == ["a", "b", "c", "d"]
     assert table.pixels.tolist() == [sum(own) for own in present]
     assert table.images.tolist() == [len(own) for own in present]
+    assert table.image_share.tolist() == pytest.approx([len(own) / len(labels) for own in present])
     assert table.share.tolist() == pytest.approx([sum(own) / valid if valid else 0 for own in present])
     assert table.mean_size.tolist() == pytest.approx(
         [sum(own) / len(seen) if seen else 0 for own, seen in zip(shares, present, strict=True)]

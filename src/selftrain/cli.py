@@ -113,10 +113,14 @@ def inspect(
     csv: Annotated[bool, typer.Option(help="Print CSV.")] = False,
 ) -> None:
     """Print what is in a file: per class, or per image."""
+    from selftrain.inspect import divergences
     from selftrain.inspect import inspect as look
 
     table = look(file, images=images, portions=portion or [])
-    typer.echo(table.to_csv(index=False) if csv else table.to_string(index=False), nl=not csv)
+    if csv:
+        typer.echo(table.to_csv(index=False), nl=False)
+    else:
+        typer.echo("\n".join([table.to_string(index=False), *divergences(table)]))
 
 
 @app.command()
@@ -130,6 +134,25 @@ def show(
     from selftrain.show import show as draw
 
     draw(file, output, image=image, table=table)
+
+
+@app.command("score")
+def score_again(
+    confusion: Annotated[list[Path], typer.Argument(help="A confusion.csv, or several to compare.")],
+    subset: Annotated[list[str] | None, typer.Option(help="A mean over classes, NAME=CLASS,...; repeatable.")] = None,
+    others: Annotated[str, typer.Option(help="Pixels of classes outside a subset: counted or ignored.")] = "counted",
+    classes: Annotated[Path | None, typer.Option(help="classes.csv of the labeled split: means by groups.")] = None,
+    frequency: Annotated[float, typer.Option(min=0, max=1, help="Frequent: in more of the images.")] = 0.5,
+    size: Annotated[float, typer.Option(min=0, max=1, help="Large: more of the images that show it.")] = 0.1,
+    csv: Annotated[bool, typer.Option(help="Print CSV, as in metrics.csv.")] = False,
+) -> None:
+    """Compute all scores again that follow from confusion matrices, without the model."""
+    from selftrain.evaluate import again
+    from selftrain.settings.data import GroupSettings
+
+    chosen = again.parse_subsets(subset or [], others)
+    table, groups = again.score(confusion, chosen, classes, GroupSettings(frequency=frequency, size=size))
+    typer.echo(table.to_csv(index=False) if csv else again.as_text(table, groups), nl=not csv)
 
 
 @app.command()
@@ -334,8 +357,10 @@ def evaluate_stage(
     settings: SettingsFile,
     model: Annotated[Path, typer.Option()],
     images: Named,
+    labeled: Annotated[Path, typer.Option(help="classes.csv of the labeled split.")],
     confusion: Annotated[Path, typer.Option()],
     metrics: Annotated[Path, typer.Option()],
+    sizes: Annotated[Path, typer.Option()],
     threads: Threads = 1,
 ) -> None:
     """Score a model on every evaluation split."""
@@ -343,7 +368,7 @@ def evaluate_stage(
     from selftrain.settings.prediction import EvaluateStageSettings
 
     told = _settings(EvaluateStageSettings, settings)
-    evaluate(told, model, _named(images), confusion, metrics, threads=threads)
+    evaluate(told, model, _named(images), labeled, confusion, metrics, sizes, threads=threads)
 
 
 @stage.command("score")

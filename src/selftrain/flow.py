@@ -254,7 +254,7 @@ class Flow(Splits):
         """Every table that the report tells of."""
         files = []
         for _, model in self.told_models():
-            tables = ["metrics.csv", "confusion.csv", "train.csv", "manifest.json"]
+            tables = ["metrics.csv", "confusion.csv", "sizes.csv", "train.csv", "manifest.json"]
             tables += ["examples.h5"] if model.round and model.name in self.showing else []
             if self.is_offline(model):
                 tables += ["cut.csv", "pseudo_labels.csv", "pseudo_labels.h5"]
@@ -264,10 +264,11 @@ class Flow(Splits):
         return list(dict.fromkeys(files))
 
     def report_images(self) -> list[str]:
-        """images.csv of the splits that the report shows pictures of."""
+        """images.csv of the splits that the report shows pictures of, and classes.csv, by which it groups classes."""
         shown = [(task, split) for task in self.config.tasks for split in ("unlabeled", "truth")]
         listed = [(task, split) for task, split in shown if split in self.splits(task)]
-        return [self.task_path(task, "data", split, "images.csv") for task, split in listed]
+        classes = [self.task_path(task, "data", "labeled", "classes.csv") for task in self.config.tasks]
+        return [self.task_path(task, "data", split, "images.csv") for task, split in listed] + classes
 
     def check_files(self) -> None:
         """Look for every file that the config names, before any job; reading them is the check stage's work."""

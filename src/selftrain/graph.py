@@ -147,6 +147,7 @@ class Graph(Flow):
                 for name, split in task.evaluation.items()
             },
             subsets=task.subsets,
+            groups=task.groups,
         )
 
     def score(self, task: str) -> ScoreSettings:
@@ -196,6 +197,8 @@ class Graph(Flow):
                 for one, mode in self.calibrations
                 if one.task == task
             ),
+            labeled=self.task_path(task, "data", "labeled", "classes.csv"),
+            groups=settings.groups,
         )
 
     # Code as an input.

@@ -18,7 +18,7 @@ from selftrain.label.merge import CLASS_COLUMNS
 from selftrain.label.pseudo_labels import PseudoLabels
 from selftrain.predict import store
 from selftrain.predict.store import Predictions
-from selftrain.select.cut import COLUMNS, Counts, at_or_above
+from selftrain.select.cut import COLUMNS, Counts, at_or_above, kl_divergence
 from selftrain.select.policies import decide, has_fixed_threshold
 from selftrain.settings.selection import LabelSettings
 
@@ -144,3 +144,27 @@ def select_portions(labels: PseudoLabels, portions: Sequence[float]) -> pd.DataF
         table[f"{portion:g} share"] = pixels / max(1, pixels.sum())
         table[f"{portion:g} threshold"] = np.where(cut.threshold < BINS, probability_of(cut.threshold), np.nan)
     return table
+
+
+def divergences(table: pd.DataFrame) -> list[str]:
+    """What there is to say of KL(prior || shares of labels), in nats, of a table that `inspect` made.
+
+    Of pseudo-labels it is about their pixels, of a cut about the pixels that it is expected to keep, of portions the
+    same for each; classes without pixels are left out, and named (DARS Table 5). Other tables say nothing of it.
+    """
+    if not {"class", "prior"} <= set(table):
+        return []
+    if "kept_fraction" in table and "selected" in table:
+        pixels = {"KL(prior || labels), expected": (table.selected * table.kept_fraction).round()}
+    elif "pixels" in table:
+        pixels = {"KL(prior || labels)": table.pixels}
+    else:
+        portions = [name.removesuffix(" pixels") for name in map(str, table) if name.endswith(" pixels")]
+        pixels = {f"KL(prior || labels) at portion {one}, expected": table[f"{one} pixels"] for one in portions}
+    return [_divergence(title, table, of.to_numpy(np.int64)) for title, of in pixels.items()]
+
+
+def _divergence(title: str, table: pd.DataFrame, pixels: Counts) -> str:
+    value, left_out = kl_divergence(table.prior.to_numpy(float), pixels, table["class"].to_list())
+    said = f"{value:.2e}" if np.isfinite(value) else "no class has pixels"
+    return f"{title}: {said}" + (f" (without pixels: {', '.join(left_out)})" if left_out else "")

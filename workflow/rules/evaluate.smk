@@ -4,6 +4,7 @@
 rule evaluate:
     input:
         images=lambda w: graph.evaluation_files(w.task),
+        labeled=f"{RESULTS}/{{task}}/data/labeled/classes.csv",
         model=f"{RESULTS}/{{task}}/{{model}}/model.safetensors",
     output:
         confusion=f"{RESULTS}/{{task}}/{{model}}/confusion.csv",
@@ -14,6 +15,7 @@ rule evaluate:
             subcategory="{task}",
             labels={"model": "{model}"},
         ),
+        sizes=f"{RESULTS}/{{task}}/{{model}}/sizes.csv",
     log:
         f"{RESULTS}/logs/{{task}}/{{model}}/evaluate.log",
     conda:
@@ -30,7 +32,8 @@ rule evaluate:
         ],
     shell:
         "python -m selftrain stage --log {log} evaluate --settings {params.settings} --model {input.model} {params.images:q}"
-        " --threads {resources.torch_threads} --confusion {output.confusion} --metrics {output.metrics}"
+        " --labeled {input.labeled} --threads {resources.torch_threads}"
+        " --confusion {output.confusion} --metrics {output.metrics} --sizes {output.sizes}"
 
 
 rule score:

@@ -61,9 +61,9 @@ def write_statistics(settings: ReadSettings, images: Path, classes_csv: Path, st
     """Write what is known of a labeled split, at its working size.
 
     classes.csv has one row per class: `pixels`, `share` of all labeled pixels (the prior r of DARS eq. 4), `images`
-    that show it, and `mean_size`, the mean share of the image's area that it takes in them (MLSL eq. 4). statistics.h5
-    has `counts` int64 (N, C), `images` (N names) and `frequency` float32 (C, 64, 128): how often a place shows a class
-    (the priors of CBST-SP).
+    that show it, `image_share`, what share of all images they are, and `mean_size`, the mean share of the image's area
+    that it takes in them (MLSL eq. 4). statistics.h5 has `counts` int64 (N, C), `images` (N names) and `frequency`
+    float32 (C, 64, 128): how often a place shows a class (the priors of CBST-SP).
     """
     table = read_images(images)
     classes = len(settings.classes)
@@ -117,6 +117,7 @@ def _class_table(classes: tuple[str, ...], counts: np.ndarray, areas: np.ndarray
             "pixels": pixels,
             "share": pixels / max(1, pixels.sum()),
             "images": present,
+            "image_share": present / max(1, len(counts)),
             "mean_size": sizes / np.maximum(1, present),
         }
     )

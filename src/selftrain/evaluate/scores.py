@@ -31,6 +31,17 @@ def miou(matrix: np.ndarray, chosen: np.ndarray | None = None) -> float:
     return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
 
 
+def subset_miou(matrix: np.ndarray, chosen: np.ndarray, *, others: bool = True) -> float:
+    """Mean IoU over the chosen classes, bool (C,).
+
+    Args:
+        matrix: the confusion matrix.
+        chosen: which classes.
+        others: whether pixels whose true class is another count, for the union of what they are taken for.
+    """
+    return miou(matrix if others else matrix * chosen[:, None], chosen)
+
+
 def pixel_accuracy(matrix: np.ndarray) -> float:
     """Share of the pixels with a true class that were given it."""
     total = matrix.sum()

@@ -1,4 +1,4 @@
-"""The evaluate stage: the confusion matrix of a model on every evaluation split, at the labels' own size."""
+"""The evaluate stage: what a model gets right on every evaluation split, at the labels' own size."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from selftrain import artifacts
 from selftrain.data.reading import read_label
 from selftrain.data.tables import read_images, working_sizes
 from selftrain.devices import leased_device
-from selftrain.evaluate.scores import confusion, iou, miou, pixel_accuracy
+from selftrain.evaluate.groups import read_groups
+from selftrain.evaluate.scores import confusion
+from selftrain.evaluate.sizes import OCTAVES, by_size, size_table
+from selftrain.evaluate.tables import confusion_table, metrics_table
 from selftrain.predict.forward import Predictor, load_predictor
 from selftrain.predict.images import batched
 from selftrain.settings.prediction import EvaluatedSplit, EvaluateStageSettings
@@ -23,41 +26,50 @@ def evaluate(
     settings: EvaluateStageSettings,
     model: Path,
     images: dict[str, Path],
+    labeled: Path,
     confusion_csv: Path,
     metrics_csv: Path,
+    sizes_csv: Path,
     *,
     threads: int = 1,
 ) -> None:
-    """Write confusion.csv (split, truth, prediction, pixels) and metrics.csv (split, metric, class, value, pixels).
+    """Write confusion.csv, metrics.csv, which follows from it, and sizes.csv.
 
     Args:
         settings: how to read each split and how to predict.
         model: a model file.
         images: images.csv per evaluation split.
-        confusion_csv: every pair of classes, also those without pixels.
-        metrics_csv: `miou`, `pixel_accuracy`, one `iou` per class and one `subset_miou` per subset, whose name stands
-            as the class.
+        labeled: classes.csv of the labeled split, which tells frequent classes and large ones.
+        confusion_csv: see `confusion_table`.
+        metrics_csv: see `metrics_table`.
+        sizes_csv: see `size_table`.
         threads: CPU threads.
     """
     torch.set_num_threads(threads)
+    classes = next(iter(settings.splits.values())).read.classes
+    groups = read_groups(labeled, classes, settings.groups)
     with leased_device():
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        classes = next(iter(settings.splits.values())).read.classes
         predictor = load_predictor(model, settings.evaluation, device, classes=classes, seed=settings.seed)
-        matrices = {
+        counted = {
             name: evaluate_split(predictor, device, read_images(images[name]), split, settings.batch_size)
             for name, split in settings.splits.items()
         }
-    artifacts.write_csv(confusion_csv, pd.concat([_long(name, settings, matrices[name]) for name in matrices]))
-    artifacts.write_csv(metrics_csv, pd.concat([metrics(name, settings, matrices[name]) for name in matrices]))
+    matrices = {name: matrix for name, (matrix, _) in counted.items()}
+    pairs = [confusion_table(name, classes, matrix) for name, matrix in matrices.items()]
+    scores = [metrics_table(name, classes, matrix, settings.subsets, groups) for name, matrix in matrices.items()]
+    artifacts.write_csv(confusion_csv, pd.concat(pairs))
+    artifacts.write_csv(metrics_csv, pd.concat(scores))
+    artifacts.write_csv(sizes_csv, pd.concat([size_table(name, classes, of) for name, (_, of) in counted.items()]))
 
 
 def evaluate_split(
     predictor: Predictor, device: torch.device, table: pd.DataFrame, split: EvaluatedSplit, batch_size: int
-) -> np.ndarray:
-    """The confusion matrix of one split, int64 (C, C), rows are the truth."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """Of one split the confusion matrix, int64 (C, C), rows are the truth, and `by_size`, summed over images."""
     read, classes = split.read, len(split.read.classes)
     matrix = np.zeros((classes, classes), np.int64)
+    objects = np.zeros((classes, OCTAVES, 3), np.int64)
     sizes = working_sizes(table, split.score_size)
     for batch in batched(table, read.size, batch_size, range(len(table)), read.pixels):
         pixels = batch.pixels.to(device)
@@ -69,29 +81,5 @@ def evaluate_split(
             for mask, (_, position) in zip(predicted, members, strict=True):
                 truth = read_label(table.label_file.iloc[position], read, size)
                 matrix += confusion(truth, mask, classes)
-    return matrix
-
-
-def _long(split: str, settings: EvaluateStageSettings, matrix: np.ndarray) -> pd.DataFrame:
-    classes = settings.splits[split].read.classes
-    truth, predicted = np.indices(matrix.shape).reshape(2, -1)
-    names = np.array(classes)
-    return pd.DataFrame(
-        {"split": split, "truth": names[truth], "prediction": names[predicted], "pixels": matrix.ravel()}
-    )
-
-
-def metrics(split: str, settings: EvaluateStageSettings, matrix: np.ndarray) -> pd.DataFrame:
-    """One row per class and one per mean: split, metric, class, value, pixels of the truth."""
-    classes = settings.splits[split].read.classes
-    rows = [("miou", "", miou(matrix), matrix.sum()), ("pixel_accuracy", "", pixel_accuracy(matrix), matrix.sum())]
-    rows += [
-        ("iou", name, value, pixels) for name, value, pixels in zip(classes, iou(matrix), matrix.sum(1), strict=True)
-    ]
-    for name, subset in settings.subsets.items():
-        chosen = np.isin(classes, subset.classes)
-        counted = matrix if subset.others == "counted" else matrix * chosen[:, None]
-        rows.append(("subset_miou", name, miou(counted, chosen), matrix[chosen].sum()))
-    table = pd.DataFrame(rows, columns=["metric", "class", "value", "pixels"])
-    table.insert(0, "split", split)
-    return table
+                objects += by_size(truth, mask, classes)
+    return matrix, objects

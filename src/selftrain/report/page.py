@@ -13,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from selftrain import artifacts
+from selftrain.evaluate.groups import Groups, read_groups
 from selftrain.report import pictures, plots, tables
 from selftrain.report.calibration import calibration_table
 from selftrain.report.results import Results, read_results
@@ -98,6 +99,11 @@ class TaskSection:
         return [tables.class_table(self.results, self.task, split) for split in splits]
 
     @cached_property
+    def groups(self) -> Groups:
+        """Which classes are in which group by frequency and size."""
+        return read_groups(self.task.labeled, self.task.classes, self.task.groups) if self.task.labeled else {}
+
+    @cached_property
     def gains(self) -> Figures:
         """A figure per experiment with an upper bound and split."""
         bounds = self.results.upper_bounds(self.task)
@@ -107,6 +113,17 @@ class TaskSection:
                 plots.inline(plots.gains_figure(of, self.task.classes), f"gains of {name} on {split}"),
             )
             for (name, split), of in bounds.groupby(["experiment", "split"], sort=False)
+        ]
+
+    @cached_property
+    def sizes(self) -> Figures:
+        """A figure per split."""
+        objects = self.results.by_size(self.task)
+        if objects.empty:
+            return []
+        return [
+            (str(split), plots.inline(plots.sizes_figure(of), f"accuracy by object size on {split}"))
+            for split, of in objects.groupby("split", sort=False)
         ]
 
     @cached_property

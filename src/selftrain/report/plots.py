@@ -14,7 +14,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 INK, MUTED, RULE = "#1a1a1b", "#6b6b6c", "#d8d8d9"
 SHARES = [
@@ -80,6 +80,35 @@ def gains_figure(gains: pd.DataFrame, classes: Sequence[str]) -> Figure:
         _rows(axes, classes)
         axes.set_xlabel("gain over round 0, points of IoU")
         figure.legend(loc="outside upper left", ncols=2, frameon=False, handlelength=1.2)
+        return figure
+
+
+def sizes_figure(objects: pd.DataFrame) -> Figure:
+    """Share of right pixels by the size of objects on one split, a line per model (DARS Figure 5b); round 0 is dotted.
+
+    A dot stands in the middle of an octave of sizes; pixels count over all classes and seeds.
+    """
+    with mpl.rc_context(STYLE):
+        models = list(objects.model.unique())
+        figure, axes = _figure(2.4 + 0.16 * -(-len(models) // 3))
+        later = 0
+        for model in models:
+            of = objects[objects.model == model].sort_values("lower")
+            starts = model.endswith(", round 0")
+            style = ":" if starts else "-" if later < len(SERIES) else "--"
+            color = INK if starts else SERIES[later % len(SERIES)]
+            middle, right = np.sqrt(of.lower * of.upper), 100 * of.correct / of.pixels
+            axes.plot(middle, right, style, color=color, marker="o", markersize=2.5, linewidth=1.2, label=model)
+            later += not starts
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_locator(LogLocator(base=4, numticks=9))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        axes.set_ylim(0, 100)
+        axes.grid()
+        axes.set_xlabel("size of the object, pixels")
+        axes.set_ylabel("right, % of its pixels")
+        figure.legend(loc="outside upper left", ncols=3, frameon=False, handlelength=1.6)
         return figure
 
 

@@ -32,6 +32,8 @@ class Results:
         summary: summary.csv.
         iou: split, class, value, and `gain` over the same seed's round 0.
         subsets: the same of the mean IoU over subsets of the classes, whose names stand as classes.
+        groups: the same of the mean IoU over groups of classes by frequency and size.
+        sizes: sizes.csv, one row per split, class and octave of objects' sizes.
         pseudo_labels: pseudo_labels.csv of every round from 1 on, one row per class.
         scores: pseudo_label_scores.csv where there is hidden truth, per class and, without a class, over all.
         selections: one row per round: policy, portion.
@@ -43,6 +45,8 @@ class Results:
     summary: pd.DataFrame
     iou: pd.DataFrame
     subsets: pd.DataFrame
+    groups: pd.DataFrame
+    sizes: pd.DataFrame
     pseudo_labels: pd.DataFrame
     scores: pd.DataFrame
     selections: pd.DataFrame
@@ -65,6 +69,19 @@ class Results:
             found.append(mine.assign(possible=best.to_numpy() - (mine.value - mine.gain)))
         return pd.concat(found) if found else pd.DataFrame(columns=[*keys, "gain", "possible"])
 
+    def by_size(self, task: TaskReport) -> pd.DataFrame:
+        """How many pixels of objects are right, over all classes and seeds, by octave of the objects' sizes: split,
+        model, lower, upper, pixels, correct. Of round 0 of each pretraining, and of each experiment's last round."""
+        rows = self.sizes[self.sizes.task == task.name]
+        if rows.empty:
+            return rows
+        start = rows[rows["round"] == 0].drop_duplicates(["folder", "split", "class", "lower"])
+        start = start.assign(model=[f"{Path(folder).parent.name}, round 0" for folder in start.folder])
+        last = rows[rows["round"] == rows.groupby("experiment")["round"].transform("max")]
+        last = last[last["round"] > 0].assign(model=lambda of: of.experiment)
+        keys = ["split", "model", "lower", "upper"]
+        return pd.concat([start, last]).groupby(keys, sort=False)[["pixels", "correct"]].sum().reset_index()
+
     def rounds(self, task: TaskReport) -> list[RoundReport]:
         """The rounds of a task."""
         return [one for one in self.settings.rounds if one.task == task.name]
@@ -79,6 +96,8 @@ def read_results(settings: ReportSettings, summary: Path) -> Results:
         summary=read_summary(summary),
         iou=_with_gain(metrics, "iou"),
         subsets=_with_gain(metrics, "subset_miou"),
+        groups=_with_gain(metrics, "group_miou"),
+        sizes=_joined(settings, "sizes.csv"),
         pseudo_labels=_joined(settings, "pseudo_labels.csv"),
         scores=_joined(settings, "pseudo_label_scores.csv"),
         selections=_selections(settings),

@@ -142,26 +142,29 @@ def _value(text: str) -> float:
 
 
 def class_table(results: Results, task: TaskReport, split: str) -> Table:
-    """IoU per class, its mean over all and over subsets, and pixel accuracy: round 0 of each pretraining, then each
-    experiment's last round with its gain over round 0."""
+    """IoU per class, its mean over all, subsets and groups of classes, and pixel accuracy: round 0 of each pretraining,
+    then each experiment's last round with its gain over round 0."""
     here, summary = (of[of.split == split] for of in (_of(results.iou, task), _of(results.summary, task)))
-    subsets = _of(results.subsets, task)
-    subsets = subsets[subsets.split == split]
+    subsets, groups = (of[of.split == split] for of in (_of(results.subsets, task), _of(results.groups, task)))
+    names = tuple(groups["class"].unique())
     oracles = {one.folder for one in results.rounds(task) if one.oracle}
     rows: Rows = []
     start = here[here["round"] == 0].drop_duplicates(["folder", "class"])
     for name, of in start.groupby(start.folder.map(lambda folder: Path(folder).parent.name), sort=False):
         cell = Cell(over_seeds(_at(summary, of.experiment.iloc[0], 0).pixel_accuracy))
         title = _marked(name, of.folder.iloc[0] in oracles)
-        means = _subset_cells(subsets, of, task.subsets, gain=False)
+        means = [
+            *_subset_cells(subsets, of, task.subsets, gain=False),
+            *_subset_cells(groups, of, names, gain=False),
+        ]
         rows.append(((title, "0"), [*_class_cells(of, task.classes, gain=False), *means, cell]))
     last = last_rounds(here)
     for (name, number_), of in last[last["round"] > 0].groupby(["experiment", "round"], sort=False):
         cell = _accuracy_cell(_at(summary, name, number_), _at(summary, name, 0))
         title = _marked(name, of.folder.iloc[0] in oracles)
-        means = _subset_cells(subsets, of, task.subsets, gain=True)
+        means = [*_subset_cells(subsets, of, task.subsets, gain=True), *_subset_cells(groups, of, names, gain=True)]
         rows.append(((title, str(number_)), [*_class_cells(of, task.classes, gain=True), *means, cell]))
-    columns = [*task.classes, "mean", *[f"mean of {name}" for name in task.subsets], "pixel accuracy"]
+    columns = [*task.classes, "mean", *[f"mean of {name}" for name in (*task.subsets, *names)], "pixel accuracy"]
     return Table(f"IoU by class on {split}, %", ("model", "round"), columns, rows, long=True)
 
 
@@ -177,7 +180,7 @@ def _class_cells(of: pd.DataFrame, classes: tuple[str, ...], *, gain: bool) -> l
 
 
 def _subset_cells(subsets: pd.DataFrame, like: pd.DataFrame, names: tuple[str, ...], *, gain: bool) -> list[Cell]:
-    """A cell per subset, of the models that `like` is about."""
+    """A cell per subset or group, of the models that `like` is about."""
     of = subsets[subsets.folder.isin(like.folder) & subsets.experiment.isin(like.experiment)]
     return [_iou_cell(of[of["class"] == name], gain) for name in names]
 

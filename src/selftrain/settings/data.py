@@ -154,6 +154,16 @@ class SubsetSettings(Settings):
     """Pixels whose true class is another: they count for the union of what they are taken for, or not at all."""
 
 
+class GroupSettings(Settings):
+    """Classes by how often they appear and how large they are (DARS section 4.4), over each of which a mean IoU is
+    taken: `frequent_large`, `frequent_small`, `rare_large`, `rare_small`."""
+
+    frequency: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """A class is frequent that more than this share of the labeled images shows."""
+    size: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """A class is large that takes, on average where it is present, more than this share of the image."""
+
+
 class TaskSettings(Settings):
     """Labels in one place, images in another, and where the result is measured."""
 
@@ -163,6 +173,8 @@ class TaskSettings(Settings):
     """One per class, for masks and pictures; none: those of the table, or a palette that is made."""
     subsets: dict[Name, SubsetSettings] = Field(default_factory=dict)
     """Further means of IoU, by name."""
+    groups: GroupSettings = GroupSettings()
+    """How classes are told apart by frequency and size, for further means of IoU."""
     ignore_index: LabelId = IGNORE
     """The id in the label files that means no class."""
     root: str = ""

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from selftrain.settings.base import Positive, Settings, shortest
 from selftrain.settings.calibration import Calibration
-from selftrain.settings.data import ReadSettings, Size, SubsetSettings
+from selftrain.settings.data import GroupSettings, ReadSettings, Size, SubsetSettings
 
 
 class PatchSettings(Settings):
@@ -115,6 +115,8 @@ class EvaluateStageSettings(Settings):
     splits: dict[str, EvaluatedSplit]
     subsets: dict[str, SubsetSettings] = Field(default_factory=dict)
     """Classes over which a mean IoU is taken beside that over all."""
+    groups: GroupSettings = GroupSettings()
+    """By which frequency and size classes are grouped, for a mean IoU over each group."""
 
 
 class ScoreSettings(Settings):

@@ -1,7 +1,7 @@
 """Settings of the report: which results it tells of, and where they are."""
 
 from selftrain.settings.base import Settings
-from selftrain.settings.data import Color, ReadSettings
+from selftrain.settings.data import Color, GroupSettings, ReadSettings
 
 
 class CalibratorReport(Settings):
@@ -30,6 +30,10 @@ class TaskReport(Settings):
     subsets: tuple[str, ...] = ()
     """Names of the classes' subsets that have a mean IoU of their own."""
     calibrations: tuple[CalibratorReport, ...] = ()
+    labeled: str | None = None
+    """classes.csv of the labeled split."""
+    groups: GroupSettings = GroupSettings()
+    """How classes are grouped by it."""
 
 
 class RoundReport(Settings):
@@ -40,9 +44,9 @@ class RoundReport(Settings):
     seed: int
     round: int
     folder: str
-    """Where model.safetensors, metrics.csv, confusion.csv, train.csv and manifest.json are; of offline rounds also
-    cut.csv, pseudo_labels.csv and pseudo_labels.h5, and pseudo_label_scores.csv where there is hidden truth; of
-    online trainings that learn from unlabeled images examples.h5."""
+    """Where model.safetensors, metrics.csv, confusion.csv, sizes.csv, train.csv and manifest.json are; of offline
+    rounds also cut.csv, pseudo_labels.csv and pseudo_labels.h5, and pseudo_label_scores.csv where there is hidden
+    truth; of online trainings that learn from unlabeled images examples.h5."""
     offline: bool
     """Whether it was trained on pseudo-labels from a file."""
     oracle: bool
