@@ -1,4 +1,4 @@
-"""Tables of what is in a file of predictions, a cut or pseudo-labels."""
+"""Tables of what is in a file of predictions, a cut, pseudo-labels or alarms."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from selftrain.agreement import agreeing
+from selftrain.alarms import kinds, signs
 from selftrain.confidence import BINS, log_odds_of, probability_of
 from selftrain.errors import UserError
 from selftrain.label import pseudo_labels
@@ -21,14 +22,16 @@ from selftrain.select.cut import COLUMNS, Counts, at_or_above
 from selftrain.select.policies import decide, has_fixed_threshold
 from selftrain.settings.selection import LabelSettings
 
-KNOWN = "inspect reads pseudo_labels.h5, a shard of predictions, cut.csv and pseudo_labels.csv"
+KNOWN = "inspect reads pseudo_labels.h5, a shard of predictions, and cut, pseudo_labels, signs and alarms as .csv"
+TABLES = [COLUMNS, CLASS_COLUMNS, signs.COLUMNS, kinds.COLUMNS]
 
 
 def inspect(path: Path | str, *, images: bool = False, portions: Sequence[float] = ()) -> pd.DataFrame:
     """What is in a file, told by its content and not by its name.
 
     Args:
-        path: pseudo_labels.h5, a shard of predictions, cut.csv or pseudo_labels.csv.
+        path: pseudo_labels.h5, a shard of predictions, or a table beside them: cut.csv, pseudo_labels.csv, signs.csv,
+            alarms.csv.
         images: one row per image instead of one per class.
         portions: what the policy of pseudo_labels.h5 would select at each of these, from the histograms alone.
 
@@ -48,13 +51,15 @@ def inspect(path: Path | str, *, images: bool = False, portions: Sequence[float]
     labels = PseudoLabels(path)
     if portions:
         return select_portions(labels, portions)
-    return labels.images if images else _with_scores(labels)
+    return labels.images if images else _with_alarms(_with_scores(labels), labels.path)
 
 
 SCORES = ["accuracy", "weak_precision", "weak_recall"]
+SIGNS = ("predicted_share", "before_share", "left", "saturated", "limit")
 # A class may be called "NA"; only these can be absent.
 _ABSENT = {
-    column: [""] for column in ("agreeing", "threshold_log_odds", "threshold_probability", "weak_images", *SCORES)
+    column: [""]
+    for column in ("agreeing", "threshold_log_odds", "threshold_probability", "weak_images", *SCORES, *SIGNS)
 }
 
 
@@ -71,13 +76,13 @@ def _kind(path: Path) -> str:
             raise UserError(f"{path}: not a whole HDF5 file ({error})") from None
         if name in known:
             return name
-    elif _first_line(path) in (",".join(COLUMNS), ",".join(CLASS_COLUMNS)):
+    elif _first_line(path) in [",".join(columns) for columns in TABLES]:
         return "table"
     raise UserError(f"{path}: {KNOWN}; this is none of them")
 
 
 def _read_table(path: Path) -> pd.DataFrame:
-    return pd.read_csv(path, dtype={"class": str, "alarm": str}, keep_default_na=False, na_values=_ABSENT)
+    return pd.read_csv(path, dtype={"class": str}, keep_default_na=False, na_values=_ABSENT)
 
 
 def _first_line(path: Path) -> str:
@@ -94,7 +99,16 @@ def _with_scores(labels: PseudoLabels) -> pd.DataFrame:
         return table
     of_classes = _read_table(scores)[1:]  # the first row is over all
     known = of_classes[["class", *SCORES]].dropna(axis=1, how="all")
-    return table.drop(columns="alarm").merge(known, on="class").assign(alarm=table.alarm)
+    return table.merge(known, on="class")
+
+
+def _with_alarms(table: pd.DataFrame, labels: Path) -> pd.DataFrame:
+    """The kinds of alarms that were raised about each class, where the table of alarms is beside its labels."""
+    alarms = labels.with_name("alarms.csv")
+    if not alarms.is_file():
+        return table
+    kinds_of = _read_table(alarms).groupby("class").alarm.agg(", ".join)
+    return table.assign(alarms=table["class"].map(kinds_of).fillna(""))
 
 
 def _predictions(path: Path, images: bool) -> pd.DataFrame:

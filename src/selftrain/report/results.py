@@ -19,7 +19,7 @@ from selftrain.report.summary import COLUMNS
 from selftrain.settings.report import ReportSettings, RoundReport, TaskReport
 
 KEYS = ["task", "experiment", "seed", "round"]
-TEXT = ["task", "experiment", "split", "metric", "class", "alarm"]
+TEXT = ["task", "experiment", "split", "metric", "class", "alarm", "message"]
 """Columns of names, wherever they occur."""
 
 
@@ -32,6 +32,7 @@ class Results:
         summary: summary.csv.
         iou: split, class, value, and `gain` over the same seed's round 0.
         subsets: the same of the mean IoU over subsets of the classes, whose names stand as classes.
+        alarms: alarms.csv of every round from 1 on, one row per alarm.
         pseudo_labels: pseudo_labels.csv of every round from 1 on, one row per class.
         scores: pseudo_label_scores.csv where there is hidden truth, per class and, without a class, over all.
         selections: one row per round: policy, portion.
@@ -43,6 +44,7 @@ class Results:
     summary: pd.DataFrame
     iou: pd.DataFrame
     subsets: pd.DataFrame
+    alarms: pd.DataFrame
     pseudo_labels: pd.DataFrame
     scores: pd.DataFrame
     selections: pd.DataFrame
@@ -79,6 +81,7 @@ def read_results(settings: ReportSettings, summary: Path) -> Results:
         summary=read_summary(summary),
         iou=_with_gain(metrics, "iou"),
         subsets=_with_gain(metrics, "subset_miou"),
+        alarms=_joined(settings, "alarms.csv"),
         pseudo_labels=_joined(settings, "pseudo_labels.csv"),
         scores=_joined(settings, "pseudo_label_scores.csv"),
         selections=_selections(settings),
