@@ -206,12 +206,12 @@ def selection_table(results: Results, task: TaskReport) -> Table:
             Cell(over_seeds(scores.labeled_share)),
             Cell(over_seeds(scores.pseudo_label_accuracy)),
             Cell(divergence),
-            Cell(without or DASH),
             _alarm_cell(*mark(results, task, str(name), number_)),
+            Cell(without or DASH),
         ]
         rows.append(((str(name), str(number_)), cells))
     columns = ["policy", "portion", *(["branches agree, %"] if agreeing else []), "labeled, %", "right, %"]
-    columns += ["KL(prior ‖ shares)", "without pixels", "alarms"]
+    columns += ["KL(prior ‖ shares)", "alarms", "without pixels"]
     return Table("What each round was trained on", ("experiment", "round"), columns, rows)
 
 
