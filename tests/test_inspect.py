@@ -38,18 +38,16 @@ def test_alarms_and_their_signs(files, tmp_path):
         (tmp_path / name).write_bytes((files / name).read_bytes())
     write_signs([files / "p0.h5"], [files / "p0.h5"], tmp_path / "signs.csv")
     signs = inspect(tmp_path / "signs.csv")
-    assert signs["class"].tolist() == ["", *CLASSES] and signs.left.tolist() == pytest.approx(
-        [0, 0, 0, 0, np.nan], nan_ok=True
-    )
+    assert signs["class"].tolist() == ["", *CLASSES]
+    assert signs.left.tolist() == pytest.approx([0, 0, 0, 0, np.nan], nan_ok=True)
     alarms(AlarmSettings(), tmp_path / "signs.csv", tmp_path / "cut.csv", tmp_path / "alarms.csv")
     table = inspect(tmp_path / "alarms.csv")
     (never,) = table[table.alarm == "never_predicted"].itertuples()
     assert never[2] == CLASSES[3] and pd.isna(never.limit)
     shown = inspect(tmp_path / "pseudo_labels.h5")
     assert shown.columns[-1] == "alarms" and shown.alarms[3] == "never_predicted"
-    alarms(
-        AlarmSettings(never_predicted=False, beyond=False), *(tmp_path / f"{n}.csv" for n in ("signs", "cut", "alarms"))
-    )
+    off = AlarmSettings(never_predicted=False, beyond=False)
+    alarms(off, tmp_path / "signs.csv", tmp_path / "cut.csv", tmp_path / "alarms.csv")
     assert inspect(tmp_path / "alarms.csv").empty
     assert inspect(tmp_path / "pseudo_labels.h5").alarms.tolist() == [""] * 4
 
