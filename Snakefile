@@ -23,6 +23,7 @@ include: "workflow/rules/train.smk"
 include: "workflow/rules/calibrate.smk"
 include: "workflow/rules/predict.smk"
 include: "workflow/rules/label.smk"
+include: "workflow/rules/alarms.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/report.smk"
 

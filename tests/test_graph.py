@@ -52,6 +52,7 @@ def project(ran: Project):
 def test_every_artifact_is_there(ran):
     for name in (
         f"{DARS_2}/cut.csv",
+        *(f"results/tiny/dars/seed-0/round-{number}/alarms.csv" for number in (1, 2)),
         f"{DARS_2}/pseudo_labels.h5",
         f"{DARS_2}/pseudo_labels.csv",
         f"{DARS_2}/model.safetensors",
@@ -236,9 +237,30 @@ def test_a_portion_reruns_its_round_and_no_prediction(project):
     project.configure(config)
     planned = project.planned()
     of_round = {job.split()[0] for job in planned if " " in job}
-    assert of_round == {"select", "label", "merge", "train", "evaluate", "score"}
+    assert of_round == {"select", "alarms", "label", "merge", "train", "evaluate", "score"}
     assert all("round=2" in job or "round-2" in job for job in planned if " " in job), planned
     assert {job for job in planned if " " not in job} == {"summary", "report"}
+
+
+def test_alarms_of_every_round_are_told(ran):
+    """After little training most classes are never predicted, and the page says so."""
+    for second in (ran.folder / DARS_2, ran.folder / MLSL_2):
+        before = second.with_name("round-1")
+        first = pd.read_csv(before / "alarms.csv", keep_default_na=False)
+        assert {"never_predicted"} <= set(first.alarm) <= {"never_predicted", "beyond", "saturated"}
+        assert pd.read_csv(before / "signs.csv").left.isna().all()
+        signs, cut = (pd.read_csv(second / name) for name in ("signs.csv", "cut.csv"))
+        assert 0 <= signs.left[0] <= 1 and signs.before_share[0] == 1
+        assert signs.predicted[1:].tolist() == cut.predicted.tolist()
+    page = (ran.folder / "results/report/index.html").read_text()
+    assert first.message[0] in page and 'aria-label="alarms of tiny"' in page
+
+
+def test_a_limit_reruns_the_alarms_and_the_report_alone(project):
+    project.configure(tiny_config() | {"alarms": {"disagreement": 0.01, "saturated": False}})
+    planned = project.planned()
+    assert {job.split()[0] for job in planned} == {"alarms", "report"}
+    assert len(planned) == sum(OFFLINE.values()) + 1
 
 
 def test_one_more_round_plans_only_that_round(project):

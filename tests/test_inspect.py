@@ -1,10 +1,14 @@
 import numpy as np
+import pandas as pd
 import pytest
 from test_label import CLASSES, MEAN_SIZE, images, run, write_shard
 
+from selftrain.alarms.signs import write_signs
+from selftrain.alarms.stage import alarms
 from selftrain.errors import UserError
 from selftrain.inspect import divergences, inspect
 from selftrain.label.pseudo_labels import PseudoLabels
+from selftrain.settings.alarms import AlarmSettings
 
 
 @pytest.fixture(scope="module")
@@ -18,15 +22,34 @@ def test_pseudo_labels(files):
     table = inspect(files / "pseudo_labels.h5")
     assert table["class"].tolist() == list(CLASSES)
     columns = "class predicted pixels share prior threshold_log_odds threshold_probability kept_fraction images changed"
-    assert table.columns.to_list() == [*columns.split(), "alarm"]  # no weak labels, no agreement: there are none
+    assert table.columns.to_list() == columns.split()  # no weak labels, no agreement: there are none
     assert inspect(files / "pseudo_labels.h5", images=True).image.tolist() == [f"image_{i}" for i in range(6)]
 
 
 def test_tables(files):
     assert inspect(files / "pseudo_labels.csv").pixels.tolist() == inspect(files / "pseudo_labels.h5").pixels.tolist()
     assert inspect(files / "pseudo_labels.csv").weak_images.isna().all()
-    assert inspect(files / "cut.csv").alarm.tolist() == ["", "", "", "never predicted"]
+    assert inspect(files / "cut.csv").predicted.tolist()[3] == 0
     assert inspect(files / "cut.csv").mean_size.tolist() == MEAN_SIZE
+
+
+def test_alarms_and_their_signs(files, tmp_path):
+    for name in ("pseudo_labels.h5", "cut.csv"):
+        (tmp_path / name).write_bytes((files / name).read_bytes())
+    write_signs([files / "p0.h5"], [files / "p0.h5"], tmp_path / "signs.csv")
+    signs = inspect(tmp_path / "signs.csv")
+    assert signs["class"].tolist() == ["", *CLASSES]
+    assert signs.left.tolist() == pytest.approx([0, 0, 0, 0, np.nan], nan_ok=True)
+    alarms(AlarmSettings(), tmp_path / "signs.csv", tmp_path / "cut.csv", tmp_path / "alarms.csv")
+    table = inspect(tmp_path / "alarms.csv")
+    (never,) = table[table.alarm == "never_predicted"].itertuples()
+    assert never[2] == CLASSES[3] and pd.isna(never.limit)
+    shown = inspect(tmp_path / "pseudo_labels.h5")
+    assert shown.columns[-1] == "alarms" and shown.alarms[3] == "never_predicted"
+    off = AlarmSettings(never_predicted=False, beyond=False)
+    alarms(off, tmp_path / "signs.csv", tmp_path / "cut.csv", tmp_path / "alarms.csv")
+    assert inspect(tmp_path / "alarms.csv").empty
+    assert inspect(tmp_path / "pseudo_labels.h5").alarms.tolist() == [""] * 4
 
 
 def test_predictions(files):

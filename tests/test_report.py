@@ -19,14 +19,16 @@ import torch
 from PIL import Image
 from rich.console import Console
 
+from selftrain.alarms.kinds import COLUMNS as ALARM_COLUMNS
 from selftrain.code_digest import _companions, code_digest
 from selftrain.errors import UserError
 from selftrain.label.pseudo_labels import FORMAT
-from selftrain.report.page import write_report
+from selftrain.report.alarms import Line, lines
+from selftrain.report.page import SHOWN, write_report
 from selftrain.report.pictures import overlay, strips
 from selftrain.report.results import read_results, read_summary
 from selftrain.report.summary import summarize, write_summary
-from selftrain.report.tables import DASH, alarms, class_table, summary_table, weak_label_table
+from selftrain.report.tables import DASH, class_table, selection_table, summary_table, threshold_table, weak_label_table
 from selftrain.report.terminal import print_summary
 from selftrain.settings.data import ReadSettings
 from selftrain.settings.report import ReportSettings, RoundReport, TaskReport
@@ -36,7 +38,7 @@ CLASSES = ("sky", "<b>road</b>", "$x_1$", "NA")
 ROUNDS = {"st": 2, "NA": 1}
 """The last round of each experiment."""
 SCORE = {0: 0.4, 1: 0.5, 2: 0.45}
-ALARM = "never predicted <i>"
+ALARM = "NA is never predicted <i>"
 
 
 def miou_of(experiment: str, seed: int, round_: int) -> float:
@@ -82,11 +84,12 @@ def write_pseudo_labels(folder: Path, round_: int, truth: bool, weak: bool) -> N
             "images": [2, 2, 1, 0],
             "changed": 0,
             "weak_images": [2, 1, 1, 0] if weak else np.nan,
-            "alarm": ["", "", "", ALARM],
         }
     )
     table.to_csv(folder / "pseudo_labels.csv", index=False)
     table.assign(predicted=2 * pixels).to_csv(folder / "cut.csv", index=False)
+    never = {"alarm": "never_predicted", "class": "NA", "value": 0.1, "limit": np.nan, "message": ALARM}
+    pd.DataFrame([never]).to_csv(folder / "alarms.csv", index=False)
     if truth:
         scores = pd.DataFrame({"class": ["", *CLASSES], "accuracy": [0.75] * 5})
         scores["weak_precision"] = [0.5, 0.5, 1, 0, np.nan] if weak else np.nan
@@ -356,7 +359,54 @@ def test_steps_are_counted_through_the_rounds(tmp_path):
     write_summary(settings, tmp_path / "summary.csv")
     results = read_results(settings, tmp_path / "summary.csv")
     assert results.curves[results.curves.experiment == "st"]["at"].tolist() == list(range(1, 10))
-    assert alarms(results)[0] == ("tiny, st, round 1, seed 0", "NA", ALARM)
+
+
+def test_alarms_of_seeds_are_one_line_and_the_worst_comes_first(tmp_path):
+    settings = write_results(tmp_path, seeds=(0, 1))
+    exploded = {"alarm": "exploded", "class": "sky", "limit": 3.0}
+    for seed, times in ((0, 4.0), (1, 5.0)):
+        rows = [exploded | {"value": times, "message": f"sky, {times:g} times"}]
+        if seed:
+            rows.append(exploded | {"class": "NA", "value": 4.5, "message": "NA, 4.5 times"})
+        pd.DataFrame(rows, columns=ALARM_COLUMNS).to_csv(tmp_path / f"st/seed-{seed}/round-2/alarms.csv", index=False)
+        pd.DataFrame([], columns=ALARM_COLUMNS).to_csv(tmp_path / f"NA/seed-{seed}/round-1/alarms.csv", index=False)
+    write_summary(settings, tmp_path / "summary.csv")
+    results, task = read_results(settings, tmp_path / "summary.csv"), settings.tasks[0]
+    assert lines(results, task) == [
+        Line("exploded", "sky, 5 times", "st, round 2, seeds 0, 1"),
+        Line("exploded", "NA, 4.5 times", "st, round 2, seed 1"),
+        Line("never predicted", ALARM, "st, round 1, seeds 0, 1"),
+    ]
+    table = selection_table(results, task)
+    marks = {names: cells[table.columns.index("alarms")] for names, cells in table.rows}
+    told = {names: (cell.text, cell.notes, cell.tone) for names, cell in marks.items()}
+    assert told == {
+        ("st", "1"): ("1", ("1 never predicted",), "down"),
+        ("st", "2"): ("2", ("2 exploded",), "down"),
+        ("NA", "1"): ("0", (), ""),
+    }
+    tones = {names: [cell.tone for cell in cells] for names, cells in threshold_table(results, task).rows}
+    assert tones["st", "2"] == ["down", "", "", "down"] and tones["NA", "1"] == [""] * 4
+    write_report(settings, tmp_path / "summary.csv", tmp_path / "index.html")
+    page = (tmp_path / "index.html").read_text()
+    assert page.index("sky, 5 times") < page.index("NA, 4.5 times") and "sky, 4 times" not in page
+
+
+def test_many_alarms_are_folded_and_none_are_said_to_be_none(tmp_path):
+    settings = write_results(tmp_path)
+    for one in settings.rounds:
+        if one.round:
+            pd.DataFrame([], columns=ALARM_COLUMNS).to_csv(Path(one.folder, "alarms.csv"), index=False)
+    write_summary(settings, tmp_path / "summary.csv")
+    write_report(settings, tmp_path / "summary.csv", tmp_path / "none.html")
+    reader = read((tmp_path / "none.html").read_text())
+    assert "No alarms" in " ".join(reader.text) and "aside" not in reader.tags
+    many = [{"alarm": "beyond", "class": f"c{i}", "value": i, "message": f"so many of c{i}"} for i in range(SHOWN + 3)]
+    pd.DataFrame(many, columns=ALARM_COLUMNS).to_csv(tmp_path / "st/seed-0/round-1/alarms.csv", index=False)
+    write_report(settings, tmp_path / "summary.csv", tmp_path / "many.html")
+    page = (tmp_path / "many.html").read_text()
+    read(page)
+    assert page.index("so many of c10") < page.index("<summary>3 more") < page.index("so many of c2")
 
 
 def test_the_same_results_give_the_same_page(tmp_path):

@@ -341,9 +341,8 @@ def test_inspect_shows_weak_labels_and_their_scores_beside_them(by_hand):
     table = inspect(path)
     assert table["class"].to_list() == list(CLASSES)
     assert table.weak_images.to_list() == [3, 1, 1, 0]
-    last = ["weak_images", "accuracy", *WEAK_SCORES, "alarm"]
-    assert table.columns.to_list()[-5:] == last
-    assert table.alarm.to_list() == PseudoLabels(path).classes.alarm.to_list() == ["", "", "", "never predicted"]
+    last = ["weak_images", "accuracy", *WEAK_SCORES]
+    assert table.columns.to_list()[-4:] == last
     scores = read_scores(path)[1:]
     for column in ("accuracy", *WEAK_SCORES):
         expected = [float(value or "nan") for value in scores[column]]
@@ -358,7 +357,7 @@ def test_inspect_shows_nothing_of_weak_labels_where_there_are_none(by_hand):
     path = by_hand(None)
     table = inspect(path)
     assert not {"weak_images", *WEAK_SCORES} & set(table)
-    assert table.columns.to_list()[-2:] == ["accuracy", "alarm"] and np.isnan(table.accuracy[3])
+    assert table.columns.to_list()[-1] == "accuracy" and np.isnan(table.accuracy[3])
     assert "weak_labels" not in inspect(path, images=True)
 
 

@@ -293,13 +293,38 @@ def select_stage(
     prediction: Annotated[list[Path], typer.Option()],
     classes: Annotated[Path, typer.Option()],
     cut: Annotated[Path, typer.Option()],
-    previous: Annotated[Path | None, typer.Option()] = None,
 ) -> None:
     """Turn histograms of confidence into a cut."""
     from selftrain.select.stage import select
     from selftrain.settings.selection import SelectSettings
 
-    select(_settings(SelectSettings, settings), prediction, classes, cut, previous)
+    select(_settings(SelectSettings, settings), prediction, classes, cut)
+
+
+@stage.command("signs")
+def signs_stage(
+    prediction: Annotated[list[Path], typer.Option()],
+    output: Annotated[Path, typer.Option()],
+    before: Annotated[list[Path] | None, typer.Option()] = None,
+) -> None:
+    """Measure what two rounds' predictions say without any truth."""
+    from selftrain.alarms.signs import write_signs
+
+    write_signs(prediction, before or [], output)
+
+
+@stage.command("alarms")
+def alarms_stage(
+    settings: SettingsFile,
+    signs: Annotated[Path, typer.Option()],
+    cut: Annotated[Path, typer.Option()],
+    output: Annotated[Path, typer.Option()],
+) -> None:
+    """Tell which signs go beyond their limits."""
+    from selftrain.alarms.stage import alarms
+    from selftrain.settings.alarms import AlarmSettings
+
+    alarms(_settings(AlarmSettings, settings), signs, cut, output)
 
 
 @stage.command("choose")

@@ -146,6 +146,11 @@ class Flow(Splits):
             for shard in range(shards)
         ]
 
+    def earlier_prediction_paths(self, model: Model) -> list[str]:
+        """The shards that the round before selected from; none where there is no round before."""
+        before = self.before(model)
+        return self.prediction_paths(before) if before.round else []
+
     def predict_files(self, model: Model, mode: str) -> dict[str, str]:
         """What predicting the unlabeled images reads, by the name that the predict stage gives it."""
         files = {
@@ -262,6 +267,10 @@ class Flow(Splits):
             files += [self.model_path(model, table) for table in tables]
         files += [self.calibration_path(model, mode, "calibration.csv") for model, mode in self.calibrations]
         return list(dict.fromkeys(files))
+
+    def alarm_files(self) -> list[str]:
+        """The alarms of every round; apart from the other tables, since no score follows from them."""
+        return [self.model_path(model, "alarms.csv") for model in self.rounds if self.is_offline(model)]
 
     def report_images(self) -> list[str]:
         """images.csv of the splits that the report shows pictures of, and classes.csv, by which it groups classes."""

@@ -1,4 +1,4 @@
-"""Tables of what is in a file of predictions, a cut or pseudo-labels."""
+"""Tables of what is in a file of predictions, a cut, pseudo-labels or alarms."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from selftrain.agreement import agreeing
+from selftrain.alarms import kinds, signs
 from selftrain.calibrate import CALIBRATION_COLUMNS, RELIABILITY_COLUMNS
 from selftrain.confidence import BINS, log_odds_of, probability_of
 from selftrain.errors import UserError
@@ -22,14 +23,19 @@ from selftrain.select.cut import COLUMNS, Counts, at_or_above, kl_divergence
 from selftrain.select.policies import decide, has_fixed_threshold
 from selftrain.settings.selection import LabelSettings
 
-KNOWN = "inspect reads pseudo_labels.h5, a shard of predictions, cut.csv, pseudo_labels.csv and tables of calibration"
+KNOWN = (
+    "inspect reads pseudo_labels.h5, a shard of predictions, and cut, signs, alarms, pseudo_labels, calibration and "
+    "reliability as .csv"
+)
+TABLES = [COLUMNS, CLASS_COLUMNS, signs.COLUMNS, kinds.COLUMNS, CALIBRATION_COLUMNS, RELIABILITY_COLUMNS]
 
 
 def inspect(path: Path | str, *, images: bool = False, portions: Sequence[float] = ()) -> pd.DataFrame:
     """What is in a file, told by its content and not by its name.
 
     Args:
-        path: pseudo_labels.h5, a shard of predictions, cut.csv, pseudo_labels.csv, calibration.csv or reliability.csv.
+        path: pseudo_labels.h5, a shard of predictions, or a table beside them: cut.csv, pseudo_labels.csv, signs.csv,
+            alarms.csv, calibration.csv, reliability.csv.
         images: one row per image instead of one per class.
         portions: what the policy of pseudo_labels.h5 would select at each of these, from the histograms alone.
 
@@ -49,15 +55,23 @@ def inspect(path: Path | str, *, images: bool = False, portions: Sequence[float]
     labels = PseudoLabels(path)
     if portions:
         return select_portions(labels, portions)
-    return labels.images if images else _with_scores(labels)
+    return labels.images if images else _with_alarms(_with_scores(labels), labels.path)
 
 
-TABLES = [COLUMNS, CLASS_COLUMNS, CALIBRATION_COLUMNS, RELIABILITY_COLUMNS]
 SCORES = ["accuracy", "weak_precision", "weak_recall"]
+SIGNS = ("predicted_share", "before_share", "left", "saturated", "limit")
 # A class may be called "NA"; only these can be absent.
 _ABSENT = {
     column: [""]
-    for column in ("agreeing", "threshold_log_odds", "threshold_probability", "weak_images", "confidence", *SCORES)
+    for column in (
+        "agreeing",
+        "threshold_log_odds",
+        "threshold_probability",
+        "weak_images",
+        "confidence",
+        *SCORES,
+        *SIGNS,
+    )
 }
 
 
@@ -80,7 +94,7 @@ def _kind(path: Path) -> str:
 
 
 def _read_table(path: Path) -> pd.DataFrame:
-    return pd.read_csv(path, dtype={"class": str, "alarm": str}, keep_default_na=False, na_values=_ABSENT)
+    return pd.read_csv(path, dtype={"class": str}, keep_default_na=False, na_values=_ABSENT)
 
 
 def _first_line(path: Path) -> str:
@@ -97,7 +111,16 @@ def _with_scores(labels: PseudoLabels) -> pd.DataFrame:
         return table
     of_classes = _read_table(scores)[1:]  # the first row is over all
     known = of_classes[["class", *SCORES]].dropna(axis=1, how="all")
-    return table.drop(columns="alarm").merge(known, on="class").assign(alarm=table.alarm)
+    return table.merge(known, on="class")
+
+
+def _with_alarms(table: pd.DataFrame, labels: Path) -> pd.DataFrame:
+    """The kinds of alarms that were raised about each class, where the table of alarms is beside its labels."""
+    alarms = labels.with_name("alarms.csv")
+    if not alarms.is_file():
+        return table
+    kinds_of = _read_table(alarms).groupby("class").alarm.agg(", ".join)
+    return table.assign(alarms=table["class"].map(kinds_of).fillna(""))
 
 
 def _predictions(path: Path, images: bool) -> pd.DataFrame:

@@ -41,9 +41,3 @@ def model_of(wildcards):
 def kept(path):
     """Predictions stay unless the config says otherwise."""
     return path if graph.config.keep_predictions else temp(path)
-
-
-def cut_before(wildcards):
-    """The cut of the round before, to tell a class that vanishes."""
-    before = graph.before(model_of(wildcards))
-    return {"previous": graph.model_path(before, "cut.csv")} if before.round else {}

@@ -5,7 +5,6 @@ ROUND_LOG = f"{RESULTS}/logs/{{task}}/{{experiment}}/seed-{{seed}}/round-{{round
 
 rule select:
     input:
-        unpack(cut_before),
         predictions=lambda w: graph.prediction_paths(model_of(w)),
         classes=f"{RESULTS}/{{task}}/data/labeled/classes.csv",
     output:
@@ -19,10 +18,9 @@ rule select:
         settings=lambda w: graph.told(graph.select(model_of(w))),
         code=lambda w: graph.select_code(model_of(w)),
         predictions=lambda w, input: [f"--prediction={file}" for file in input.predictions],
-        previous=lambda w, input: [f"--previous={file}" for name, file in input.items() if name == "previous"],
     shell:
         "python -m selftrain stage --log {log} select --settings {params.settings} {params.predictions:q} --classes {input.classes}"
-        " {params.previous:q} --cut {output}"
+        " --cut {output}"
 
 
 rule choose:

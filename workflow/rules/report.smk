@@ -20,6 +20,7 @@ rule summary:
 rule report:
     input:
         graph.report_files(),
+        graph.alarm_files(),
         graph.report_images(),
         summary=f"{RESULTS}/summary.csv",
     output:

@@ -38,7 +38,6 @@ CLASS_COLUMNS = [
     "images",
     "changed",
     "weak_images",
-    "alarm",
 ]
 
 

@@ -37,7 +37,7 @@ class PseudoLabels:
         branches: of the network that made them, how many could agree on a pixel; 1 where nothing is known of it.
         weak_labels: 1 where an image shows a class, uint8 (N, C); None where the round has no weak labels.
         classes: one row per class: predicted, filtered, agreeing, pixels, share, prior, threshold, kept fraction,
-            images, alarm.
+            images.
         cut: the table that select wrote.
         histogram: predicted pixels by class and bin, int64 (C, BINS).
 

@@ -161,6 +161,11 @@ class Predictions:
         height, width = self.shapes[position]
         return self._class[position, :height, :width], self._confidence[position, :height, :width]
 
+    def read_classes(self, position: int) -> npt.NDArray[np.uint8]:
+        """Class ids of one image, (h, w), without padding."""
+        height, width = self.shapes[position]
+        return self._class[position, :height, :width]
+
     def agreement(self, position: int) -> npt.NDArray[np.uint8]:
         """How many branches name the most frequent class, (h, w); without branches one, everywhere."""
         height, width = self.shapes[position]

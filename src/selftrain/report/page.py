@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from selftrain import artifacts
 from selftrain.evaluate.groups import Groups, read_groups
-from selftrain.report import pictures, plots, tables
+from selftrain.report import alarms, pictures, plots, tables
 from selftrain.report.calibration import calibration_table
 from selftrain.report.results import Results, read_results
 from selftrain.report.tables import Table
@@ -22,6 +22,8 @@ from selftrain.settings.report import ReportSettings, TaskReport
 
 MANY = 6
 """Rows of experiments from which on a long table begins folded."""
+SHOWN = 8
+"""Alarms of a task beyond which the rest of them begins folded."""
 NOT_LOSSES = ["step", "learning_rate", "images_per_second", "seed", "round", "at", *plots.SHARES]
 
 Figures = list[tuple[str, Markup]]
@@ -40,11 +42,12 @@ def write_report(settings: ReportSettings, summary: Path, output: Path) -> None:
     runs = {folder: json.dumps(one.get("settings", {}), indent=1) for folder, one in results.manifests.items()}
     page = _template().render(
         tasks=[TaskSection(results, task) for task in settings.tasks],
-        alarms=tables.alarms(results),
+        rounds=any(one.offline for one in settings.rounds),
         versions=tables.versions(results),
         runs=tables.runs_table(results),
         settings=runs,
         many=MANY,
+        shown=SHOWN,
     )
     with artifacts.writing(output) as temporary:
         temporary.write_text(page, encoding="utf-8")
@@ -72,6 +75,11 @@ class TaskSection:
     def name(self) -> str:
         """The task's name."""
         return self.task.name
+
+    @cached_property
+    def alarms(self) -> list[alarms.Line]:
+        """What looks wrong, seen without any truth."""
+        return alarms.lines(self.results, self.task)
 
     @cached_property
     def summary(self) -> Table:

@@ -19,7 +19,7 @@ from selftrain.report.summary import COLUMNS
 from selftrain.settings.report import ReportSettings, RoundReport, TaskReport
 
 KEYS = ["task", "experiment", "seed", "round"]
-TEXT = ["task", "experiment", "split", "metric", "class", "alarm"]
+TEXT = ["task", "experiment", "split", "metric", "class", "alarm", "message"]
 """Columns of names, wherever they occur."""
 
 
@@ -34,6 +34,7 @@ class Results:
         subsets: the same of the mean IoU over subsets of the classes, whose names stand as classes.
         groups: the same of the mean IoU over groups of classes by frequency and size.
         sizes: sizes.csv, one row per split, class and octave of objects' sizes.
+        alarms: alarms.csv of every round from 1 on, one row per alarm.
         pseudo_labels: pseudo_labels.csv of every round from 1 on, one row per class.
         scores: pseudo_label_scores.csv where there is hidden truth, per class and, without a class, over all.
         selections: one row per round: policy, portion.
@@ -47,6 +48,7 @@ class Results:
     subsets: pd.DataFrame
     groups: pd.DataFrame
     sizes: pd.DataFrame
+    alarms: pd.DataFrame
     pseudo_labels: pd.DataFrame
     scores: pd.DataFrame
     selections: pd.DataFrame
@@ -98,6 +100,7 @@ def read_results(settings: ReportSettings, summary: Path) -> Results:
         subsets=_with_gain(metrics, "subset_miou"),
         groups=_with_gain(metrics, "group_miou"),
         sizes=_joined(settings, "sizes.csv"),
+        alarms=_joined(settings, "alarms.csv"),
         pseudo_labels=_joined(settings, "pseudo_labels.csv"),
         scores=_joined(settings, "pseudo_label_scores.csv"),
         selections=_selections(settings),

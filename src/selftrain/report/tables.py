@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from selftrain.report.alarms import alarming, mark
 from selftrain.report.results import Results
 from selftrain.select.cut import kl_divergence
 from selftrain.settings.report import TaskReport
@@ -208,13 +209,17 @@ def selection_table(results: Results, task: TaskReport) -> Table:
             Cell(over_seeds(scores.labeled_share)),
             Cell(over_seeds(scores.pseudo_label_accuracy)),
             Cell(divergence),
+            _alarm_cell(*mark(results, task, str(name), number_)),
             Cell(without or DASH),
-            Cell(str((of.alarm != "").sum()), tone="down" if (of.alarm != "").any() else ""),
         ]
         rows.append(((str(name), str(number_)), cells))
     columns = ["policy", "portion", *(["branches agree, %"] if agreeing else []), "labeled, %", "right, %"]
-    columns += ["KL(prior ‖ shares)", "without pixels", "alarms"]
+    columns += ["KL(prior ‖ shares)", "alarms", "without pixels"]
     return Table("What each round was trained on", ("experiment", "round"), columns, rows)
+
+
+def _alarm_cell(count: str, kinds: tuple[str, ...]) -> Cell:
+    return Cell(count, kinds, tone="down" if kinds else "")
 
 
 def _agreeing(of: pd.DataFrame) -> pd.Series:
@@ -238,19 +243,20 @@ def _divergence(of: pd.DataFrame, classes: tuple[str, ...]) -> tuple[str, str]:
 def threshold_table(results: Results, task: TaskReport) -> Table:
     """Per class the threshold as probability, then as log-odds, and the fraction kept of what reaches it."""
     labels = _of(results.pseudo_labels, task)
-    rows: Rows = [
-        ((str(name), str(number_)), [_threshold_cell(of[of["class"] == one]) for one in task.classes])
-        for (name, number_), of in labels.groupby(["experiment", "round"], sort=False)
-    ]
+    rows: Rows = []
+    for (name, number_), of in labels.groupby(["experiment", "round"], sort=False):
+        wrong = alarming(results, task, str(name), number_)
+        cells = [_threshold_cell(of[of["class"] == one], one in wrong) for one in task.classes]
+        rows.append(((str(name), str(number_)), cells))
     caption = "Thresholds by class: probability, log-odds, fraction kept"
     return Table(caption, ("experiment", "round"), list(task.classes), rows, long=True)
 
 
-def _threshold_cell(of: pd.DataFrame) -> Cell:
+def _threshold_cell(of: pd.DataFrame, alarming: bool) -> Cell:
     probability, odds = of.threshold_probability.mean(), of.threshold_log_odds.mean()
     # A threshold that rounds to one would hide how high it is; its log-odds stand below.
     notes = (number(odds), f"× {number(of.kept_fraction.mean(), 2)}") if np.isfinite(probability) else ()
-    return Cell(number(probability, 3), notes, tone="down" if (of.alarm != "").any() else "")
+    return Cell(number(probability, 3), notes, tone="down" if alarming else "")
 
 
 def weak_label_table(results: Results, task: TaskReport) -> Table:
@@ -272,16 +278,6 @@ def _weak_label_cell(of: pd.DataFrame, known: pd.DataFrame) -> Cell:
     right = [known[column].mean() for column in ("weak_precision", "weak_recall")] if len(known) else []
     notes = tuple(f"{letter} {number(100 * value)}" for letter, value in zip("pr", right, strict=False))
     return Cell(number(of.weak_images.mean(), 0), notes)
-
-
-def alarms(results: Results) -> list[tuple[str, str, str]]:
-    """What is wrong with a class in a round: where, the class, the reason."""
-    table = results.pseudo_labels
-    if table.empty:
-        return []
-    wrong = table[table.alarm != ""]
-    where = [f"{row.task}, {row.experiment}, round {row.round}, seed {row.seed}" for row in wrong.itertuples()]
-    return list(zip(where, wrong["class"], wrong.alarm, strict=True))
 
 
 def versions(results: Results) -> list[tuple[str, str]]:

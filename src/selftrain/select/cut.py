@@ -31,7 +31,6 @@ COLUMNS = {
     "threshold_probability": float,
     "selected": np.int64,
     "kept_fraction": float,
-    "alarm": str,
 }
 
 

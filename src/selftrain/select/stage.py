@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,11 +12,9 @@ from selftrain import artifacts
 from selftrain.confidence import BINS, log_odds_of, probability_of
 from selftrain.data.tables import read_classes
 from selftrain.predict.store import read_histograms
-from selftrain.select.cut import COLUMNS, Counts, Cut, read_cut
+from selftrain.select.cut import COLUMNS, Counts, Cut
 from selftrain.select.policies import decide
 from selftrain.settings.selection import SelectSettings
-
-log = logging.getLogger(__name__)
 
 
 def select(
@@ -25,7 +22,6 @@ def select(
     predictions: Sequence[Path],
     classes_csv: Path,
     cut: Path,
-    previous: Path | None = None,
 ) -> None:
     """Decide what to keep, and write it as one row per class.
 
@@ -34,21 +30,14 @@ def select(
         predictions: all shards; only their histograms are read, so memory does not grow with the images.
         classes_csv: the labeled split's statistics; its `share` is the prior, its `mean_size` is handed on.
         cut: the table to write, with the columns of `selftrain.select.cut.COLUMNS`.
-        previous: the cut of the round before, to notice classes that vanish.
-
-    What is wrong with a class stands in `alarm`, and is logged as a warning.
     """
     labeled = read_classes(classes_csv, settings.classes)
     histograms = read_histograms(predictions, settings.classes)
-    before = None if previous is None else read_cut(previous, settings.classes)["predicted"].to_numpy()
     decided = decide(settings, histograms, labeled.share.to_numpy())
-    table = describe(labeled, histograms, decided, before)
-    for row in table[table.alarm != ""].itertuples():
-        log.warning("class %s: %s", row[1], row.alarm)
-    artifacts.write_csv(cut, table)
+    artifacts.write_csv(cut, describe(labeled, histograms, decided))
 
 
-def describe(labeled: pd.DataFrame, histograms: Counts, cut: Cut, before: Counts | None = None) -> pd.DataFrame:
+def describe(labeled: pd.DataFrame, histograms: Counts, cut: Cut) -> pd.DataFrame:
     """The cut as a table, one row per class; the threshold is empty where nothing is kept."""
     predicted = histograms.sum(1)
     none = cut.threshold == BINS
@@ -64,15 +53,5 @@ def describe(labeled: pd.DataFrame, histograms: Counts, cut: Cut, before: Counts
         "threshold_probability": np.where(none, np.nan, probability_of(cut.threshold)),
         "selected": cut.selected(histograms),
         "kept_fraction": cut.kept_fraction,
-        "alarm": alarms(predicted, cut, before),
     }
     return pd.DataFrame(columns, columns=list(COLUMNS))
-
-
-def alarms(predicted: Counts, cut: Cut, before: Counts | None) -> list[str]:
-    """What is wrong with each class, empty if nothing is; the first that holds."""
-    absent = predicted == 0
-    vanished = absent & (before > 0) if before is not None else np.zeros_like(absent)
-    beyond = cut.target > predicted
-    reasons = ["vanished since the round before", "never predicted", "portion beyond what exists"]
-    return np.select([vanished, absent, beyond], reasons, "").tolist()

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
+from selftrain.settings.alarms import AlarmSettings
 from selftrain.settings.base import NotNegative, Settings, refuse
 from selftrain.settings.data import Name, TaskSettings
 from selftrain.settings.experiments import DEFAULT_TRAIN, ExperimentSettings, Pretrain
@@ -53,6 +54,7 @@ class Config(Settings):
     prediction: PredictionSettings = PredictionSettings()
     evaluation: InferenceSettings = InferenceSettings()
     """How every model is evaluated."""
+    alarms: AlarmSettings = AlarmSettings()
     pretrain: dict[Name, Pretrain] = Field(min_length=1)
     experiments: dict[Name, ExperimentSettings] = Field(default_factory=dict)
     only: tuple[str, ...] | None = None

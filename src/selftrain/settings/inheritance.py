@@ -11,7 +11,8 @@ DEFAULT_STEPS = 1000
 
 def with_defaults(raw: dict[str, Any]) -> dict[str, Any]:
     """Write the top-level sections into every place that inherits them, before validation."""
-    empty = [key for key in (*DEFAULTS, "evaluation", "experiments", "machine") if key in raw and raw[key] is None]
+    sections = (*DEFAULTS, "evaluation", "alarms", "experiments", "machine")
+    empty = [key for key in sections if key in raw and raw[key] is None]
     filled = {"train": {}} | {key: raw[key] for key in raw if key not in empty}
     if isinstance(filled["train"], dict):
         filled["train"] = deep_merge({"steps": DEFAULT_STEPS}, filled["train"])
