@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from selftrain import draws
 from selftrain.confidence import BINS, groups
-from selftrain.label import draws
 from selftrain.label.stage import Rule
 from selftrain.predict.store import Predictions, read_histograms
 from selftrain.registry import POLICIES

@@ -10,10 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from selftrain import hdf5
+from selftrain import draws, hdf5
 from selftrain.confidence import BINS, coarse, log_odds_of_coarse
 from selftrain.errors import UserError
-from selftrain.label import draws
 from selftrain.label.merge import CLASS_COLUMNS, merge
 from selftrain.label.pseudo_labels import PseudoLabels
 from selftrain.label.stage import label

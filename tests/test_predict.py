@@ -13,13 +13,13 @@ from torch.nn import functional as F
 from selftrain.artifacts import digest_file
 from selftrain.confidence import log_odds_of, probability_of, quantize
 from selftrain.data.augmentation import to_tensor
+from selftrain.data.images import batched, shard_of, working_sizes
 from selftrain.data.palette import palette
 from selftrain.data.reading import read_image
 from selftrain.errors import UserError
 from selftrain.models import files
 from selftrain.predict.folder import predict_folder
 from selftrain.predict.forward import Predictor, load_predictor
-from selftrain.predict.images import batched, shard_of, working_sizes
 from selftrain.predict.stage import predict_shard
 from selftrain.predict.store import Predictions, read_histograms
 from selftrain.settings.prediction import InferenceSettings, PredictionSettings, PredictStageSettings

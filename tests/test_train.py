@@ -141,7 +141,7 @@ def test_ways_of_computing(run, options):
 
 def length(settings, paths):
     kind = {"supervised": Supervised, "self_training": SelfTraining}[settings.algorithm.name]
-    return stage._length(settings, paths, kind(settings.algorithm, Given(3)))
+    return stage.length(settings, paths, kind(settings.algorithm, Given(3)))
 
 
 @pytest.mark.parametrize(

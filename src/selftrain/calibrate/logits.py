@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from selftrain.data.images import batched
 from selftrain.data.reading import read_label
 from selftrain.data.tables import read_images, working_sizes
 from selftrain.errors import UserError
-from selftrain.predict.images import batched
 from selftrain.settings.prediction import EvaluatedSplit
 
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from selftrain.calibrate.logits import Seen
+from selftrain.draws import ALWAYS, draw, image_key
 from selftrain.errors import UserError
-from selftrain.label.draws import ALWAYS, draw, image_key
 from selftrain.settings.data import IGNORE
 
 PIXELS = 2**17

@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 
 from selftrain import artifacts
+from selftrain.data.images import batched
 from selftrain.data.reading import read_label
 from selftrain.data.tables import read_images, working_sizes
 from selftrain.devices import leased_device
@@ -18,7 +19,6 @@ from selftrain.evaluate.scores import confusion
 from selftrain.evaluate.sizes import OCTAVES, by_size, size_table
 from selftrain.evaluate.tables import confusion_table, metrics_table
 from selftrain.predict.forward import Predictor, load_predictor
-from selftrain.predict.images import batched
 from selftrain.settings.prediction import EvaluatedSplit, EvaluateStageSettings
 
 

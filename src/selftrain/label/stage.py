@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from selftrain import draws
 from selftrain.confidence import BINS, coarse
 from selftrain.errors import UserError
-from selftrain.label import draws
 from selftrain.label.layout import SHARD, Labels, create_planes, write_images
 from selftrain.predict.store import Predictions
 from selftrain.select.cut import read_cut

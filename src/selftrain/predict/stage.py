@@ -11,12 +11,12 @@ from torch import Tensor
 
 from selftrain import artifacts
 from selftrain.calibrate.calibrator import NONE, Calibrator, read_calibrator
+from selftrain.data.images import batched, shard_of
 from selftrain.data.tables import read_images, working_sizes
 from selftrain.devices import leased_device
 from selftrain.errors import UserError
 from selftrain.models import files
 from selftrain.predict.forward import load_predictor
-from selftrain.predict.images import batched, shard_of
 from selftrain.predict.spatial_prior import read_spatial_prior
 from selftrain.predict.store import PredictionWriter
 from selftrain.settings.prediction import PredictStageSettings

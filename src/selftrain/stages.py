@@ -1,0 +1,305 @@
+"""The jobs of the graph as commands, `selftrain stage ...`: Snakemake calls these, with settings in a file."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import typer
+
+from selftrain.settings.base import Settings
+
+app = typer.Typer(no_args_is_help=True)
+
+SettingsFile = Annotated[Path, typer.Option("--settings", help="The stage's settings, a JSON file.")]
+Named = Annotated[list[str], typer.Option(help="NAME=FILE, repeatable.")]
+Threads = Annotated[int, typer.Option(help="CPU threads.")]
+Kind = TypeVar("Kind", bound=Settings)
+
+
+def _settings(kind: type[Kind], file: Path) -> Kind:
+    return kind.model_validate_json(file.read_text())
+
+
+def _named(pairs: list[str]) -> dict[str, Path]:
+    return {name: Path(path) for name, _, path in (pair.partition("=") for pair in pairs)}
+
+
+@app.callback()
+def divert(
+    log: Annotated[Path | None, typer.Option(help="Where all output but warnings and errors goes.")] = None,
+) -> None:
+    """One job of the graph; Snakemake calls these."""
+    if log is None:
+        return
+    log.parent.mkdir(parents=True, exist_ok=True)
+    terminal = os.fdopen(os.dup(sys.stderr.fileno()), "w", buffering=1)
+    with log.open("w") as file:
+        os.dup2(file.fileno(), sys.stdout.fileno())
+        os.dup2(file.fileno(), sys.stderr.fileno())
+    warnings = logging.StreamHandler(terminal)
+    warnings.setLevel(logging.WARNING)
+    warnings.setFormatter(logging.Formatter(f"%(levelname)s: {log.stem}: %(message)s"))
+    logging.getLogger().addHandler(warnings)
+
+
+@app.command("draw")
+def draw(settings: SettingsFile, output: Annotated[Path, typer.Option()]) -> None:
+    """Draw images and labels of the built-in data."""
+    from selftrain.data.streets import write
+    from selftrain.settings.data import StreetsSettings
+
+    told = _settings(StreetsSettings, settings)
+    write(output, domain=told.domain, count=told.count, seed=told.seed, size=told.size)
+
+
+@app.command("check")
+def check_stage(settings: SettingsFile, output: Annotated[Path, typer.Option()]) -> None:
+    """Verify every file of a task."""
+    from selftrain.data.check import check as check_task
+    from selftrain.settings.data import CheckSettings
+
+    check_task(_settings(CheckSettings, settings), output)
+
+
+@app.command("list")
+def list_stage(settings: SettingsFile, output: Annotated[Path, typer.Option()]) -> None:
+    """List the images of a split."""
+    from selftrain.data.tables import write_images
+    from selftrain.settings.data import ListSettings
+
+    write_images(_settings(ListSettings, settings), output)
+
+
+@app.command("statistics")
+def statistics(
+    settings: SettingsFile,
+    images: Annotated[Path, typer.Option()],
+    classes: Annotated[Path, typer.Option()],
+    statistics: Annotated[Path, typer.Option()],
+) -> None:
+    """Compute the statistics of a labeled split."""
+    from selftrain.data.tables import write_statistics
+    from selftrain.settings.data import ReadSettings
+
+    write_statistics(_settings(ReadSettings, settings), images, classes, statistics)
+
+
+@app.command("train")
+def train_stage(
+    settings: SettingsFile,
+    machine: Annotated[Path, typer.Option(help="The machine's settings, a JSON file.")],
+    resume: Annotated[Path, typer.Option(help="The folder of resume states.")],
+    input: Named,
+    model: Annotated[Path, typer.Option()],
+    table: Annotated[Path, typer.Option()],
+    manifest: Annotated[Path, typer.Option()],
+    examples: Annotated[Path | None, typer.Option()] = None,
+    code: str = "",
+) -> None:
+    """Train a model."""
+    from selftrain.settings.config import MachineSettings
+    from selftrain.settings.training import TrainStageSettings
+    from selftrain.train.stage import TrainFiles, train
+
+    files = TrainFiles(model=model, table=table, manifest=manifest, examples=examples, resume=resume, **_named(input))
+    train(_settings(TrainStageSettings, settings), files, _settings(MachineSettings, machine), code)
+
+
+@app.command("calibrate")
+def calibrate_stage(
+    settings: SettingsFile,
+    model: Annotated[Path, typer.Option()],
+    images: Annotated[Path, typer.Option()],
+    output: Annotated[Path, typer.Option()],
+    threads: Threads = 1,
+) -> None:
+    """Fit a calibrator of a model on held-out labels."""
+    from selftrain.calibrate.stage import calibrate
+    from selftrain.settings.calibration import CalibrateSettings
+
+    calibrate(_settings(CalibrateSettings, settings), model, images, output, threads=threads)
+
+
+@app.command("reliability")
+def reliability_stage(
+    settings: SettingsFile,
+    model: Annotated[Path, typer.Option()],
+    calibrator: Annotated[Path, typer.Option()],
+    images: Named,
+    reliability: Annotated[Path, typer.Option()],
+    calibration: Annotated[Path, typer.Option()],
+    threads: Threads = 1,
+) -> None:
+    """Measure how far a model's probabilities can be trusted, without and with its calibrator."""
+    from selftrain.calibrate.reliability import measure
+    from selftrain.settings.prediction import ReliabilitySettings
+
+    told = _settings(ReliabilitySettings, settings)
+    measure(told, model, calibrator, _named(images), reliability, calibration, threads=threads)
+
+
+@app.command("predict")
+def predict_stage(
+    settings: SettingsFile,
+    model: Annotated[Path, typer.Option()],
+    images: Annotated[Path, typer.Option()],
+    output: Annotated[Path, typer.Option()],
+    statistics: Annotated[Path | None, typer.Option()] = None,
+    calibrator: Annotated[Path | None, typer.Option()] = None,
+    threads: Threads = 1,
+) -> None:
+    """Predict one shard of the unlabeled images."""
+    from selftrain.predict.stage import predict_shard
+    from selftrain.settings.prediction import PredictStageSettings
+
+    told = _settings(PredictStageSettings, settings)
+    predict_shard(told, model, images, output, statistics=statistics, calibrator=calibrator, threads=threads)
+
+
+@app.command("select")
+def select_stage(
+    settings: SettingsFile,
+    prediction: Annotated[list[Path], typer.Option()],
+    classes: Annotated[Path, typer.Option()],
+    cut: Annotated[Path, typer.Option()],
+) -> None:
+    """Turn histograms of confidence into a cut."""
+    from selftrain.select.stage import select
+    from selftrain.settings.selection import SelectSettings
+
+    select(_settings(SelectSettings, settings), prediction, classes, cut)
+
+
+@app.command("signs")
+def signs_stage(
+    prediction: Annotated[list[Path], typer.Option()],
+    output: Annotated[Path, typer.Option()],
+    before: Annotated[list[Path] | None, typer.Option()] = None,
+) -> None:
+    """Measure what two rounds' predictions say without any truth."""
+    from selftrain.alarms.signs import write_signs
+
+    write_signs(prediction, before or [], output)
+
+
+@app.command("alarms")
+def alarms_stage(
+    settings: SettingsFile,
+    signs: Annotated[Path, typer.Option()],
+    cut: Annotated[Path, typer.Option()],
+    output: Annotated[Path, typer.Option()],
+) -> None:
+    """Tell which signs go beyond their limits."""
+    from selftrain.alarms.stage import alarms
+    from selftrain.settings.alarms import AlarmSettings
+
+    alarms(_settings(AlarmSettings, settings), signs, cut, output)
+
+
+@app.command("choose")
+def choose_stage(
+    settings: SettingsFile,
+    model: Annotated[Path, typer.Option()],
+    images: Annotated[Path, typer.Option()],
+    cut: Annotated[Path, typer.Option()],
+    output: Annotated[Path, typer.Option()],
+    statistics: Annotated[Path | None, typer.Option()] = None,
+    calibrator: Annotated[Path | None, typer.Option()] = None,
+    threads: Threads = 1,
+) -> None:
+    """Predict one shard again, its classes chosen relative to a cut."""
+    from selftrain.label.choice import choose
+    from selftrain.settings.prediction import PredictStageSettings
+
+    told = _settings(PredictStageSettings, settings)
+    choose(told, model, images, cut, output, statistics=statistics, calibrator=calibrator, threads=threads)
+
+
+@app.command("label")
+def label_stage(
+    settings: SettingsFile,
+    prediction: Annotated[Path, typer.Option()],
+    cut: Annotated[Path, typer.Option()],
+    output: Annotated[Path, typer.Option()],
+    chosen: Annotated[Path | None, typer.Option()] = None,
+) -> None:
+    """Apply a cut to one shard of predictions."""
+    from selftrain.label.stage import label
+    from selftrain.settings.selection import LabelSettings
+
+    label(_settings(LabelSettings, settings), prediction, cut, output, chosen)
+
+
+@app.command("merge")
+def merge_stage(
+    settings: SettingsFile,
+    shard: Annotated[list[Path], typer.Option()],
+    prediction: Annotated[list[Path], typer.Option()],
+    cut: Annotated[Path, typer.Option()],
+    output: Annotated[Path, typer.Option()],
+    table: Annotated[Path, typer.Option()],
+) -> None:
+    """Join the shards of pseudo-labels into one file."""
+    from selftrain.label.merge import merge
+    from selftrain.settings.selection import LabelSettings
+
+    merge(_settings(LabelSettings, settings), shard, prediction, cut, output, table)
+
+
+@app.command("evaluate")
+def evaluate_stage(
+    settings: SettingsFile,
+    model: Annotated[Path, typer.Option()],
+    images: Named,
+    labeled: Annotated[Path, typer.Option(help="classes.csv of the labeled split.")],
+    confusion: Annotated[Path, typer.Option()],
+    metrics: Annotated[Path, typer.Option()],
+    sizes: Annotated[Path, typer.Option()],
+    threads: Threads = 1,
+) -> None:
+    """Score a model on every evaluation split."""
+    from selftrain.evaluate.stage import evaluate
+    from selftrain.settings.prediction import EvaluateStageSettings
+
+    told = _settings(EvaluateStageSettings, settings)
+    evaluate(told, model, _named(images), labeled, confusion, metrics, sizes, threads=threads)
+
+
+@app.command("score")
+def score_stage(
+    settings: SettingsFile,
+    pseudo_labels: Annotated[Path, typer.Option()],
+    truth: Annotated[Path, typer.Option()],
+    output: Annotated[Path, typer.Option()],
+) -> None:
+    """Score pseudo-labels against hidden truth."""
+    from selftrain.evaluate.pseudo_labels import score
+    from selftrain.settings.prediction import ScoreSettings
+
+    score(_settings(ScoreSettings, settings), pseudo_labels, truth, output)
+
+
+@app.command("summary")
+def summary_stage(settings: SettingsFile, output: Annotated[Path, typer.Option()]) -> None:
+    """Join all scores into one table."""
+    from selftrain.report.summary import write_summary
+    from selftrain.settings.report import ReportSettings
+
+    write_summary(_settings(ReportSettings, settings), output)
+
+
+@app.command("report")
+def report_stage(
+    settings: SettingsFile,
+    summary: Annotated[Path, typer.Option()],
+    output: Annotated[Path, typer.Option()],
+) -> None:
+    """Write the page of all results."""
+    from selftrain.report.page import write_report
+    from selftrain.settings.report import ReportSettings
+
+    write_report(_settings(ReportSettings, settings), summary, output)
