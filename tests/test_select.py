@@ -40,8 +40,9 @@ def brute_force(name, classes, bins, prior, portion, resolution):
         chosen = take(values, np.rint(portion * len(values)))
         selected = [int(chosen[m].sum()) for m in members]
         return np.array(selected), np.array(selected)
-    total = [m.sum() for m in members] if name == "cbst" else [len(values) * r for r in prior]
-    target = np.rint(portion * np.array(total, float)).astype(int)
+    # Multiplied in the code's order: of a half, another would round to the other side.
+    wanted = portion * np.array([m.sum() for m in members]) if name == "cbst" else portion * len(values) * prior
+    target = np.rint(wanted).astype(int)
     return np.array([take(values[members[c]], target[c]).sum() for c in range(count)]), target
 
 
