@@ -82,3 +82,18 @@ def folder_task(tmp_path: Path, picture: Callable[..., Path], mask: Callable[...
         "pretrain": {"base": {"train": {"steps": 2}}},
         "experiments": {"dars": {"policy": "dars", "rounds": [{"portion": 0.2}, {"portion": 0.5}]}},
     }
+
+
+@pytest.fixture
+def run(tmp_path: Path, data: dict[str, Path]) -> Callable[..., Any]:
+    """Trains on the files of a module's `data`, in a folder of its own below `tmp_path`, and returns its files."""
+    import tiny  # not above: it brings torch
+
+    from selftrain.train.stage import train
+
+    def train_in(name: str, settings: Any, **inputs: Any) -> Any:
+        paths = tiny.outputs(tmp_path / name, **data | inputs)
+        train(settings, paths, tiny.NOW)
+        return paths
+
+    return train_in

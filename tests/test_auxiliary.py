@@ -27,7 +27,6 @@ from selftrain.train.algorithms.mean_teacher_mixing import MeanTeacherMixing
 from selftrain.train.algorithms.self_training import SelfTraining
 from selftrain.train.algorithms.supervised import Supervised
 from selftrain.train.losses import cross_entropy, of_outputs
-from selftrain.train.stage import train
 
 SMALL = {"encoder": "mobilenetv3_small_050", "decoder": {"name": "light", "channels": 8}}
 SIZE = (64, 64)
@@ -197,16 +196,6 @@ def data(tmp_path_factory):
     labels = [tiny.blocks(SIZE, 1000 + number, cell=16) for number in range(4)]
     path = tiny.write_pseudo_labels(folder / "pseudo_labels.h5", names, labels)
     return {"labeled": table, "unlabeled": unlabeled, "pseudo_labels": path}
-
-
-@pytest.fixture
-def run(tmp_path, data):
-    def train_in(name, settings, **inputs):
-        paths = tiny.outputs(tmp_path / name, **data | inputs)
-        train(settings, paths, tiny.NOW)
-        return paths
-
-    return train_in
 
 
 def settings(algorithm="supervised", told=None, steps=3, **train_options):

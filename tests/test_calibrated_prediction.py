@@ -75,7 +75,7 @@ def views(network, images, size, calibrator, scales=(1.0,), flips=(False,)):
     return total, sure
 
 
-def agrees(decided, sums, sure):
+def assert_agrees(decided, sums, sure):
     """Whether classes and bins are those of probabilities on any scale, wherever rounding decides nothing."""
     top = np.sort(sums, 1)
     sure = sure & (top[:, -1] > top[:, -2] * (1 + 1e-4))
@@ -106,7 +106,7 @@ def test_each_view_is_calibrated(network, calibrator, how, with_prior):
     decided = Predictor(network, 4, InferenceSettings(**how), prior=prior, calibrator=calibrator)(images, "ab", size)
     flips = (False, True) if how else (False,)
     sums, sure = views(network, images / 255, size, calibrator, how.get("scales", (1.0,)), flips)
-    agrees(decided, sums * (1 if prior is None else interpolated(prior.double().numpy(), size)), sure)
+    assert_agrees(decided, sums * (1 if prior is None else interpolated(prior.double().numpy(), size)), sure)
 
 
 @calibrators
@@ -123,7 +123,7 @@ def test_each_patch_is_calibrated(calibrator, with_prior):
     how = InferenceSettings(patches=PatchSettings(size=(6, 9), count=11), flip=True)
     decided = Predictor(Colors(), 4, how, prior=prior, calibrator=calibrator)(image, ["a"], size)
     sums, sure = slow(calibrator, Colors()(image.double()).double())
-    agrees(decided, sums * (1 if prior is None else interpolated(prior.double().numpy(), size)), sure)
+    assert_agrees(decided, sums * (1 if prior is None else interpolated(prior.double().numpy(), size)), sure)
 
 
 def test_no_calibrator_changes_no_bit(network):

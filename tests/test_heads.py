@@ -17,7 +17,6 @@ from selftrain.models.heads import ImageClassifier
 from selftrain.models.segmenter import Segmenter
 from selftrain.settings.model import ModelSettings
 from selftrain.train import stage
-from selftrain.train.stage import train
 
 MODEL = ModelSettings(encoder="mobilenetv3_small_050", decoder={"name": "light", "channels": 16})
 CLASSES, SIZE = tiny.CLASSES, (64, 64)
@@ -179,18 +178,6 @@ def data(tmp_path_factory):
     names = pd.read_csv(unlabeled).image.to_list()
     path = tiny.write_pseudo_labels(folder / "pseudo_labels.h5", names, labels, mean_size=MEAN_SIZE)
     return {"labeled": table, "unlabeled": unlabeled, "pseudo_labels": path}
-
-
-@pytest.fixture
-def run(tmp_path, data):
-    """Trains in a folder of its own below `tmp_path` and returns its files."""
-
-    def train_in(name, settings, **inputs):
-        paths = tiny.outputs(tmp_path / name, **data | inputs)
-        train(settings, paths, tiny.NOW)
-        return paths
-
-    return train_in
 
 
 def settings(steps=5, model=MODEL, optimizer=None, name="weak_labels", batch_size=4, told=None, **train_options):
