@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from selftrain.cli import app
 from selftrain.data.reading import read_label
 from selftrain.errors import UserError
-from selftrain.evaluate import again
+from selftrain.evaluate import rescore
 from selftrain.evaluate.groups import groups, read_groups
 from selftrain.evaluate.scores import iou
 from selftrain.evaluate.sizes import by_size, size_table
@@ -189,7 +189,7 @@ def test_models_stand_side_by_side(file, tmp_path):
     confusion_table("val", CLASSES, np.diag([1, 2, 3, 0])).to_csv(other, index=False)
     header, first, *_ = run(file, other).splitlines()
     assert header.split() == ["%", "st", "val", "st", "other", "dars", "val"] and first.split()[-1] == "100.0"
-    table, _ = again.score([file, other, file], {})
+    table, _ = rescore.score([file, other, file], {})
     assert list(table.file.unique()) == [str(file), str(other)] and not table.duplicated().any()
 
 
@@ -240,5 +240,5 @@ def test_what_does_not_fit_is_refused(file, tmp_path):
 
 def test_a_subset_may_be_called_like_a_group(file, tmp_path):
     chosen = {"rare_small": SubsetSettings(classes=("sky",))}
-    table, found = again.score([file], chosen, statistics(tmp_path / "classes.csv"))
-    assert again.as_text(table, found).count("mean of rare_small") == 2
+    table, found = rescore.score([file], chosen, statistics(tmp_path / "classes.csv"))
+    assert rescore.as_text(table, found).count("mean of rare_small") == 2

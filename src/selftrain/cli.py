@@ -115,12 +115,12 @@ def score_again(
     csv: Annotated[bool, typer.Option(help="Print CSV, as in metrics.csv.")] = False,
 ) -> None:
     """Compute all scores again that follow from confusion matrices, without the model."""
-    from selftrain.evaluate import again
+    from selftrain.evaluate import rescore
     from selftrain.settings.data import GroupSettings
 
-    chosen = again.parse_subsets(subset or [], others)
-    table, groups = again.score(confusion, chosen, classes, GroupSettings(frequency=frequency, size=size))
-    typer.echo(table.to_csv(index=False) if csv else again.as_text(table, groups), nl=not csv)
+    chosen = rescore.parse_subsets(subset or [], others)
+    table, groups = rescore.score(confusion, chosen, classes, GroupSettings(frequency=frequency, size=size))
+    typer.echo(table.to_csv(index=False) if csv else rescore.as_text(table, groups), nl=not csv)
 
 
 @app.command()
