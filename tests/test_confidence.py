@@ -37,11 +37,11 @@ def test_bins_and_log_odds_are_inverse():
     bins = np.arange(BINS)
     assert (quantize(log_odds_of(bins)) == bins).all()
     assert (quantize(log_odds_of(bins).astype(np.float32)) == bins).all()
-    assert quantize([-np.inf, -8, 0, 56, np.inf]).tolist() == [0, 0, 2048, BINS - 1, BINS - 1]
+    assert quantize([-np.inf, -8, 0, 56, np.inf]).tolist() == [0, 0, 8192, BINS - 1, BINS - 1]
 
 
 def test_probability_is_the_sigmoid():
-    assert probability_of(2048) == 0.5
+    assert probability_of(8192) == 0.5
     assert probability_of(quantize(np.log(9))) == pytest.approx(0.9, abs=2e-4)
 
 
@@ -69,7 +69,7 @@ def test_decide_against_float64(scale):
     classes, bins = decide(logits)
     top, log_odds = exact_log_odds(logits.numpy())
     assert classes.dtype == torch.uint8 and (classes.numpy() == top).all()
-    exact = np.clip((log_odds + 8) * 256, 0, BINS - 1)
+    exact = np.clip((log_odds + 8) * 1024, 0, BINS - 1)
     assert np.abs(bins.numpy() - exact).max() <= 0.51
 
 

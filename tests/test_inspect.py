@@ -56,7 +56,7 @@ def test_predictions(files):
     table = inspect(files / "p0.h5")
     bins = np.concatenate([bins[classes == 0] for _, classes, bins in images(3)])
     assert table.predicted[0] == len(bins)
-    assert table.median_log_odds[0] == pytest.approx(np.median(bins) / 256 - 8, abs=0.02)
+    assert table.median_log_odds[0] == pytest.approx(np.median(bins) / 1024 - 8, abs=0.02)
     assert np.isnan(table.median_log_odds[3]) and table.predicted[3] == 0
     assert inspect(files / "p0.h5", images=True).height.tolist() == [40, 39, 38]
 

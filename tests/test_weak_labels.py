@@ -30,7 +30,7 @@ from selftrain.train.losses import image_classification
 CLASSES = ("sky", "road", "NA", "bus")
 READ = ReadSettings(classes=CLASSES, ignore_index=255)
 MEAN_SIZE = (0.5, 0.5, 0.0, 1 / 3)
-KEPT, DROPPED = 3000, 1000
+KEPT, DROPPED = 12_000, 4000
 """Bins of confidence above and below a probability of one half."""
 HALF = {"policy": {"name": "st", "threshold": 0.5}}
 """Keeps what is predicted with more than a half."""

@@ -124,3 +124,11 @@ def save_model(path: Path, model=MODEL, classes=CLASSES, seed=0) -> Segmenter:
     segmenter = Segmenter(model, len(classes)).eval()
     files.save(path, segmenter, model, classes, step=0)
     return segmenter
+
+
+def histogram_of(classes, bins, count):
+    """Pixels by class and bin, (count, BINS); those of class 255 are nowhere."""
+    counts = np.zeros((count, BINS), np.int64)
+    for one in range(count):
+        counts[one] = np.bincount(bins[classes == one], minlength=BINS)
+    return counts

@@ -1,6 +1,6 @@
-"""The scale of confidence: log-odds of the top class in 2**14 steps, a byte for people, and the papers' overlap.
+"""The scale of confidence: log-odds of the top class in 2**16 steps, a byte for people, and the papers' overlap.
 
-log-odds = log p_top - log(sum of the other classes' p), from -8 to 56 in steps of 1/256. The ends hold all that lies
+log-odds = log p_top - log(sum of the other classes' p), from -8 to 56 in steps of 1/1024. The ends hold all that lies
 beyond them. A bin and the log-odds it stands for are exact in float32, so every machine rounds alike.
 """
 
@@ -11,12 +11,12 @@ import numpy.typing as npt
 
 LOW = -8.0
 HIGH = 56.0
-BINS = 2**14
-STEPS = 256
+BINS = 2**16
+STEPS = 1024
 """Bins per unit of log-odds."""
 
-COARSE_SHIFT = 6
-"""The byte in pseudo_labels.h5 is `bin >> 6`: steps of a quarter, so byte b holds log-odds from b / 4 - 8 on."""
+COARSE_SHIFT = 8
+"""The byte in pseudo_labels.h5 is `bin >> 8`: steps of a quarter, so byte b holds log-odds from b / 4 - 8 on."""
 
 Bins = npt.NDArray[np.integer]
 

@@ -15,7 +15,7 @@ import pandas as pd
 from selftrain import hdf5
 from selftrain.confidence import log_odds_of_coarse
 
-FORMAT = hdf5.Format("selftrain-pseudo-labels", 3, "run label again to make it")
+FORMAT = hdf5.Format("selftrain-pseudo-labels", 4, "run label again to make it")
 
 
 class PseudoLabels:

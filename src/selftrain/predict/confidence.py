@@ -43,7 +43,7 @@ def decide(logits: Tensor, thresholds: Tensor | None = None) -> tuple[Tensor, Te
         thresholds: t_c > 0, float32 (C,); infinite for a class that is never to be chosen.
 
     Returns:
-        uint8 (B, H, W) class ids and int16 (B, H, W) bins, as `selftrain.confidence.quantize` counts them.
+        uint8 (B, H, W) class ids and int32 (B, H, W) bins, as `selftrain.confidence.quantize` counts them.
 
     Raises:
         NotFinite: a pixel has no log-odds.
@@ -56,37 +56,36 @@ def decide_probabilities(means: Tensor, thresholds: Tensor | None = None) -> tup
     return _by_rows(means, partial(_from_probabilities, thresholds=thresholds))
 
 
-def _from_logits(logits: Tensor, thresholds: Tensor | None) -> tuple[Tensor, Tensor]:
+def _from_logits(logits: Tensor, scratch: Tensor, thresholds: Tensor | None) -> tuple[Tensor, Tensor]:
     """Classes (long) and log-odds of float32 (C, rows, W)."""
     top = logits.amax(0)
-    scratch = torch.empty_like(logits)
     if thresholds is None:
         classes, lead = lowest_equal(logits, top, scratch), top - top  # NaN where the top is infinite, else 0
     else:
-        classes = lowest_top(torch.sub(logits, thresholds.log()[:, None, None], out=scratch))
+        classes = lowest_top(torch.sub(logits, thresholds.log()[:, None, None], out=scratch), scratch)
         lead = logits.gather(0, classes[None])[0] - top
     others = torch.sub(logits, top, out=scratch).exp_().scatter_(0, classes[None], 0.0).sum(0)
     return classes, lead - others.log_()
 
 
-def _from_probabilities(means: Tensor, thresholds: Tensor | None) -> tuple[Tensor, Tensor]:
+def _from_probabilities(means: Tensor, scratch: Tensor, thresholds: Tensor | None) -> tuple[Tensor, Tensor]:
     """Classes (long) and log-odds of float32 (C, rows, W)."""
     scores = means
     if thresholds is not None:
         limits = thresholds[:, None, None]
         scores = (means / limits).masked_fill_(limits.isinf(), -1)  # below a probability that is exactly 0
-    classes = lowest_top(scores)
+    classes = lowest_top(scores, scratch)
     chosen = means.gather(0, classes[None])[0]
-    others = means.scatter(0, classes[None], 0.0).sum(0)
+    others = scratch.copy_(means).scatter_(0, classes[None], 0.0).sum(0)
     return classes, chosen.log_() - others.log_()
 
 
-def _by_rows(values: Tensor, rule: Callable[[Tensor], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """Apply `rule` to a few rows (C, rows, W) of each image at a time."""
+def _by_rows(values: Tensor, rule: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Apply `rule` to a few rows (C, rows, W) of each image at a time, and to a scratch of their shape."""
     classes = torch.empty((len(values), *values.shape[2:]), dtype=torch.uint8, device=values.device)
     log_odds = torch.empty(classes.shape, device=values.device)
-    for image, part in parts(values):
-        classes[image, part], log_odds[image, part] = rule(values[image, :, part])
+    for image, part, scratch in parts(values):
+        classes[image, part], log_odds[image, part] = rule(values[image, :, part], scratch)
     undefined = log_odds.isnan().flatten(1).any(1)
     if undefined.any():
         raise NotFinite(undefined.nonzero().flatten().tolist())
@@ -94,5 +93,5 @@ def _by_rows(values: Tensor, rule: Callable[[Tensor], tuple[Tensor, Tensor]]) ->
 
 
 def _quantize(log_odds: Tensor) -> Tensor:
-    """The same rounding as `selftrain.confidence.quantize`."""
-    return ((log_odds - LOW) * STEPS).round_().clamp_(0, BINS - 1).to(torch.int16)
+    """The same rounding as `selftrain.confidence.quantize`, in place."""
+    return log_odds.sub_(LOW).mul_(STEPS).round_().clamp_(0, BINS - 1).int()

@@ -32,7 +32,7 @@ class Decided(NamedTuple):
     classes: Tensor
     """uint8 (B, H, W)."""
     bins: Tensor
-    """Of confidence, int16 (B, H, W)."""
+    """Of confidence, int32 (B, H, W)."""
     agreement: Tensor | None = None
     """How many branches name the most frequent class, uint8 (B, H, W), where that is counted."""
 

@@ -21,7 +21,7 @@ from selftrain.settings.data import IGNORE
 
 Plane = npt.NDArray[np.integer]
 
-FORMAT = hdf5.Format("selftrain-predictions", 1, "run predict again to make it")
+FORMAT = hdf5.Format("selftrain-predictions", 2, "run predict again to make it")
 FILTERS = {"compression": "lzf", "shuffle": True}
 
 
@@ -64,8 +64,9 @@ class PredictionWriter:
             raise ValueError(f"an image is larger than the canvas {canvas}")
         self._size = (len(names), *canvas)
         self._written = np.zeros(len(names), bool)
-        self._histogram = np.zeros((len(classes), BINS), np.int64)
-        self._votes = np.zeros((len(classes), branches), np.int64)
+        # A row more than classes, for the pixels of none.
+        self._histogram = np.zeros((len(classes) + 1, BINS), np.int64)
+        self._votes = np.zeros((len(classes) + 1, branches), np.int64)
         self._least = 0 if least_agreement is None else least(least_agreement, branches)
         self._stack = ExitStack()
 
@@ -91,11 +92,11 @@ class PredictionWriter:
             raise ValueError(f"{self._names[position]}: agreement is there if and only if there are branches")
         if agreement is not None:
             self._agreement[position, :height, :width] = agreement
-            self._votes += histogram(classes, agreement - 1, *self._votes.shape)
+            tally(self._votes, classes, agreement - 1)
             classes = np.where(agreement >= self._least, classes, np.uint8(IGNORE))
         self._class[position, :height, :width] = classes
         self._confidence[position, :height, :width] = bins
-        self._histogram += histogram(classes, bins, len(self._classes))
+        tally(self._histogram, classes, bins)
         self._written[position] = True
 
     def __exit__(
@@ -107,17 +108,21 @@ class PredictionWriter:
             elif not self._written.all():
                 raise ValueError(f"{self._path}: {(~self._written).sum()} images were not written")
             else:
-                self._file.create_dataset("histogram", data=self._histogram, compression="gzip", shuffle=True)
+                self._file.create_dataset("histogram", data=self._histogram[:-1], compression="gzip", shuffle=True)
                 if self._votes.shape[1] > 1:
-                    self._file["votes"] = self._votes
+                    self._file["votes"] = self._votes[:-1]
 
 
-def histogram(classes: Plane, bins: Plane, count: int, width: int = BINS) -> npt.NDArray[np.int64]:
-    """How many pixels of each class have each bin, (count, width); class 255 is left out."""
-    cells = classes.astype(np.int32) * width + bins
-    if (classes == IGNORE).any():
-        cells = cells[classes != IGNORE]
-    return np.bincount(cells.ravel(), minlength=count * width).reshape(count, width)
+def tally(histogram: npt.NDArray[np.int64], classes: Plane, bins: Plane) -> None:
+    """Count pixels (h, w) by class and bin into a histogram (C + 1, width), whose last row is for class 255.
+
+    In place, since what a small image has is little beside all bins.
+    """
+    rows, width = histogram.shape
+    cells = np.minimum(classes, rows - 1).astype(np.intp)
+    cells *= width
+    cells += bins
+    np.add.at(histogram.reshape(-1), cells.ravel(), 1)
 
 
 class Predictions:
