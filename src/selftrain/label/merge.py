@@ -76,7 +76,7 @@ def merge(
         write_images(file, images.names, images.shapes, images.counts)
         if weak is not None:
             file["weak_labels"] = weak
-        file.create_dataset("histogram", data=histogram, compression="gzip", shuffle=True)
+        hdf5.write_histogram(file, histogram)
         hdf5.write_table(file, "cut", decided)
         hdf5.write_table(file, "classes", classes)
         file.attrs.update(_attributes(settings, images, classes))

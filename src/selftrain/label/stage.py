@@ -109,4 +109,6 @@ def _count(labels: Labels, classes: int) -> npt.NDArray[np.int64]:
 def _padded(plane: Labels, canvas: tuple[int, int], fill: int) -> Labels:
     """The plane in the upper left of a canvas; written whole, so that every chunk exists and can be copied."""
     height, width = plane.shape
+    if plane.shape == canvas:
+        return plane
     return np.pad(plane, ((0, canvas[0] - height), (0, canvas[1] - width)), constant_values=fill)

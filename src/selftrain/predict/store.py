@@ -28,8 +28,8 @@ FILTERS = {"compression": "lzf", "shuffle": True}
 class PredictionWriter:
     """Writes one shard: `class` uint8 and `confidence` uint16 (N, H, W), `histogram` int64 (C, BINS), names, shapes.
 
-    Of a network with E branches also `agreement` uint8 (N, H, W), how many of them name the most frequent class, and
-    `votes` int64 (C, E), the pixels predicted as each class that 1, 2, ... E branches agree on, filtered or not.
+    And `votes` int64 (C, E), the pixels predicted as each class that 1, 2, ... E branches agree on, filtered or not;
+    of a network with several branches also `agreement` uint8 (N, H, W), how many of them name the most frequent class.
 
     Args:
         path: the file, which appears under this name when the block ends well.
@@ -108,9 +108,9 @@ class PredictionWriter:
             elif not self._written.all():
                 raise ValueError(f"{self._path}: {(~self._written).sum()} images were not written")
             else:
-                self._file.create_dataset("histogram", data=self._histogram[:-1], compression="gzip", shuffle=True)
-                if self._votes.shape[1] > 1:
-                    self._file["votes"] = self._votes[:-1]
+                hdf5.write_histogram(self._file, self._histogram[:-1])
+                alone = self._votes.shape[1] == 1
+                self._file["votes"] = (self._histogram.sum(1, keepdims=True) if alone else self._votes)[:-1]
 
 
 def tally(histogram: npt.NDArray[np.int64], classes: Plane, bins: Plane) -> None:
@@ -155,7 +155,7 @@ class Predictions:
         self._confidence: h5py.Dataset = self._file["confidence"]
         self.canvas: tuple[int, int] = self._class.shape[1:]
         self._agreement: h5py.Dataset | None = self._file.get("agreement")
-        self.branches: int = 1 if self._agreement is None else self._file["votes"].shape[1]
+        self.branches: int = self._file["votes"].shape[1]
         self.least_agreement = int(self.attributes.get("least_agreement", 0))
 
     def __len__(self) -> int:
@@ -180,7 +180,7 @@ class Predictions:
 
     def votes(self) -> npt.NDArray[np.int64]:
         """Pixels predicted as each class, filtered or not, that 1, 2, ... branches agree on, (C, branches)."""
-        return self.histogram().sum(1, keepdims=True) if self._agreement is None else self._file["votes"][:]
+        return self._file["votes"][:]
 
     def histogram(self) -> npt.NDArray[np.int64]:
         """Valid pixels by class and bin, (C, BINS)."""
