@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 
 from selftrain import artifacts
+from selftrain.behind import Behind
 from selftrain.data.images import batched
 from selftrain.data.reading import read_label
 from selftrain.data.tables import read_images, working_sizes
@@ -52,7 +55,7 @@ def evaluate(
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         predictor = load_predictor(model, settings.evaluation, device, classes=classes, seed=settings.seed)
         counted = {
-            name: evaluate_split(predictor, device, read_images(images[name]), split, settings.batch_size)
+            name: evaluate_split(predictor, device, read_images(images[name]), split, settings.batch_size, threads)
             for name, split in settings.splits.items()
         }
     matrices = {name: matrix for name, (matrix, _) in counted.items()}
@@ -64,22 +67,30 @@ def evaluate(
 
 
 def evaluate_split(
-    predictor: Predictor, device: torch.device, table: pd.DataFrame, split: EvaluatedSplit, batch_size: int
+    predictor: Predictor,
+    device: torch.device,
+    table: pd.DataFrame,
+    split: EvaluatedSplit,
+    batch_size: int,
+    readers: int = 1,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Of one split the confusion matrix, int64 (C, C), rows are the truth, and `by_size`, summed over images."""
     read, classes = split.read, len(split.read.classes)
     matrix = np.zeros((classes, classes), np.int64)
     objects = np.zeros((classes, OCTAVES, 3), np.int64)
     sizes = working_sizes(table, split.score_size)
-    for batch in batched(table, read.size, batch_size, range(len(table)), read.pixels):
-        pixels = batch.pixels.to(device)
-        for size, group in groupby(enumerate(batch.positions), key=lambda pair: sizes[pair[1]]):
-            members = list(group)
-            chosen = pixels[[at for at, _ in members]]
-            names = [table.image.iloc[position] for _, position in members]
-            predicted = predictor(chosen, names, size).classes.cpu().numpy()
-            for mask, (_, position) in zip(predicted, members, strict=True):
-                truth = read_label(table.label_file.iloc[position], read, size)
-                matrix += confusion(truth, mask, classes)
-                objects += by_size(truth, mask, classes)
+
+    def score(positions: Sequence[int], predicted: Tensor) -> None:
+        for mask, position in zip(predicted.cpu().numpy(), positions, strict=True):
+            truth = read_label(table.label_file.iloc[position], read, sizes[position])
+            matrix[:] += confusion(truth, mask, classes)
+            objects[:] += by_size(truth, mask, classes)
+
+    with Behind() as behind:
+        for batch in batched(table, read.size, batch_size, range(len(table)), read.pixels, readers):
+            pixels = batch.pixels.to(device)
+            for size, group in groupby(enumerate(batch.positions), key=lambda pair: sizes[pair[1]]):
+                places, positions = zip(*group, strict=True)
+                names = [table.image.iloc[position] for position in positions]
+                behind(score, positions, predictor(pixels[list(places)], names, size).classes)
     return matrix, objects

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from selftrain import artifacts
+from selftrain.behind import Behind
 from selftrain.calibrate.calibrator import NONE, Calibrator, read_calibrator
 from selftrain.data.images import batched, shard_of
 from selftrain.data.tables import read_images, working_sizes
 from selftrain.devices import leased_device
 from selftrain.errors import UserError
 from selftrain.models import files
-from selftrain.predict.forward import load_predictor
+from selftrain.predict.forward import Decided, load_predictor
 from selftrain.predict.spatial_prior import read_spatial_prior
 from selftrain.predict.store import PredictionWriter
 from selftrain.settings.prediction import PredictStageSettings
@@ -66,7 +67,7 @@ def predict_shard(
         least_agreement = settings.prediction.agreement
         if least_agreement is not None and predictor.branches == 1:
             raise UserError(f"{model}: has one branch, so prediction.agreement has nothing to go by; train several")
-        with PredictionWriter(
+        writer = PredictionWriter(
             output,
             names=[table.image[at] for at in positions],
             shapes=[sizes[at] for at in positions],
@@ -80,13 +81,20 @@ def predict_shard(
                 "colors": json.dumps(files.read_about(model)["colors"]),
             }
             | ({} if calibrator is None else {"calibrator": artifacts.digest_file(calibrator)}),
-        ) as writer:
-            for batch in batched(table, read.size, settings.batch_size, positions, read.pixels):
+        )
+        # Images are read, and what is predicted of them is written, while the network works.
+        with writer, Behind() as behind:
+            for batch in batched(table, read.size, settings.batch_size, positions, read.pixels, threads):
                 names = [table.image[position] for position in batch.positions]
                 decided = predictor(batch.pixels.to(device), names, sizes[batch.positions[0]])
-                planes = [plane.cpu().numpy() for plane in decided if plane is not None]
-                for at, position in enumerate(batch.positions):
-                    writer.write(position - positions.start, *(plane[at] for plane in planes))
+                behind(_write, writer, [position - positions.start for position in batch.positions], decided)
+
+
+def _write(writer: PredictionWriter, places: Sequence[int], decided: Decided) -> None:
+    """Write what is predicted of a batch, once the device has it."""
+    planes = [plane.cpu().numpy() for plane in decided if plane is not None]
+    for at, place in enumerate(places):
+        writer.write(place, *(plane[at] for plane in planes))
 
 
 def _prior(settings: PredictStageSettings, statistics: Path | None) -> Tensor | None:

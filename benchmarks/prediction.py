@@ -1,0 +1,119 @@
+"""What predicting costs beside the bare network: `python benchmarks/prediction.py [--quick]`.
+
+The predict stage, from image files to an HDF5 file, against the network's forward alone over the same batches, which
+lie in memory: images a second, both in turns. One thread of torch on a CPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from measures import NOT_MEASURED, Line, medians, show
+
+from selftrain.data import streets
+from selftrain.data.images import batched
+from selftrain.data.tables import read_images, write_images
+from selftrain.models import files
+from selftrain.models.segmenter import Segmenter
+from selftrain.predict.stage import predict_shard
+from selftrain.settings.data import ListSettings, ReadSettings, Size
+from selftrain.settings.model import ModelSettings
+from selftrain.settings.prediction import PredictionSettings, PredictStageSettings
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network, and the images it is to predict."""
+
+    encoder: str
+    size: Size
+    batch: int
+    images: int
+    threads: int = 1
+    """Readers of images too."""
+
+
+ON_CPU = (Case("mobilenetv3_small_050", (96, 192), 8, 256), Case("resnet18", (512, 1024), 2, 8))
+ON_GPU = (Case("resnet18", (512, 1024), 8, 256, 8), Case("resnet101", (512, 1024), 8, 256, 8))
+QUICK = (Case("mobilenetv3_small_050", (32, 64), 2, 4),)
+
+
+def measure(arguments: Sequence[str]) -> list[Line]:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--quick", action="store_true")
+    quick = parser.parse_args(arguments).quick
+    logging.disable()
+    gpu = torch.cuda.is_available()
+    lines = [] if gpu else [_line(case, "CPU", "≥ .90", 1 if quick else 3) for case in (QUICK if quick else ON_CPU)]
+    for case in ON_GPU:
+        if gpu:
+            lines.append(_line(case, torch.cuda.get_device_name(), "≥ .85", 3))
+        else:
+            lines.append(Line(_told(case, "GPU"), NOT_MEASURED, "≥ .85"))
+    return lines
+
+
+def _told(case: Case, device: str) -> str:
+    return "prediction on {}: {}, {}×{}, batch {}".format(device, case.encoder, *case.size, case.batch)
+
+
+def _line(case: Case, device: str, to_reach: str, repeats: int) -> Line:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        images = _draw(folder, case)
+        read = ReadSettings(classes=streets.CLASSES, ignore_index=255)
+        settings = PredictStageSettings(
+            read=read, prediction=PredictionSettings(), seed=0, batch_size=case.batch, shard=0, shards=1
+        )
+        network = _saved(folder / "model.safetensors", case)
+        table = read_images(images)
+        batches = [batch.pixels for batch in batched(table, None, case.batch, range(case.images))]
+        ways = {
+            "bare": lambda: _forward(network, batches),
+            "stage": lambda: predict_shard(
+                settings, folder / "model.safetensors", images, folder / "p.h5", threads=case.threads
+            ),
+        }
+        rates = {way: case.images / seconds for way, seconds in medians(ways, repeats, time.perf_counter).items()}
+        cpu = medians(ways, 1)
+    against = f"bare forward: {rates['bare']:.1f} images/s; CPU-seconds {cpu['stage'] / cpu['bare']:.2f} of its"
+    measured = f"{rates['stage']:.1f} images/s"
+    return Line(_told(case, device), measured, to_reach, against, f"{rates['stage'] / rates['bare']:.2f}")
+
+
+def _draw(folder: Path, case: Case) -> Path:
+    streets.write(folder, domain="real", count=case.images, seed=0, size=case.size)
+    listed = ListSettings(
+        root=str(folder), data_root=str(folder), images=("images/*.png",), labels=None, list=None, labeled=False
+    )
+    write_images(listed, folder / "images.csv")
+    return folder / "images.csv"
+
+
+def _saved(path: Path, case: Case) -> Segmenter:
+    torch.manual_seed(0)
+    settings = ModelSettings(encoder=case.encoder)
+    network = Segmenter(settings, len(streets.CLASSES)).eval()
+    files.save(path, network, settings, streets.CLASSES, 0, None)
+    return network.to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@torch.inference_mode()
+def _forward(network: Segmenter, batches: Sequence[torch.Tensor]) -> None:
+    torch.set_num_threads(1)
+    for batch in batches:
+        network(batch.to(next(network.parameters()).device))
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+if __name__ == "__main__":
+    show(measure(sys.argv[1:]))
