@@ -4,11 +4,12 @@
         results/synthetic-to-real/data/labeled/classes.csv --portion .2
 
 Each policy runs at full resolution and at float16's; the labels are really made, random draws included. `ties` is the
-share of all selected pixels whose confidence is that of their class's threshold: what a tie decides.
+share of all pixels whose confidence is that of their class's threshold, which is what ties decide.
 """
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,26 +17,27 @@ import pandas as pd
 
 from selftrain import draws
 from selftrain.confidence import BINS, groups
+from selftrain.data.tables import read_classes
 from selftrain.label.stage import Rule
 from selftrain.predict.store import Predictions, read_histograms
 from selftrain.registry import POLICIES
 from selftrain.select.cut import Cut, kl_divergence
 from selftrain.select.policies import decide
-from selftrain.select.stage import describe, read_labeled
+from selftrain.select.stage import describe
 from selftrain.settings.selection import SelectSettings
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("predictions", type=Path, help="a folder of shards")
     parser.add_argument("classes", type=Path, help="classes.csv of the labeled split")
     parser.add_argument("--portion", type=float, default=0.2)
     parser.add_argument("--seed", type=int, default=0)
-    told = parser.parse_args()
+    told = parser.parse_args(arguments)
     shards = sorted(told.predictions.glob("*.h5"), key=lambda path: int(path.stem.split("-")[1]))
     with Predictions(shards[0]) as first:
         classes = tuple(json.loads(first.attributes["classes"]))
-    histograms, known = read_histograms(shards, classes), read_labeled(told.classes, classes)
+    histograms, known = read_histograms(shards, classes), read_classes(told.classes, classes)
     prior = known.share.to_numpy()
     rows = []
     for name in POLICIES:
@@ -71,11 +73,11 @@ def labeled(shards: list[Path], cut: pd.DataFrame, seed: int) -> np.ndarray:
 
 
 def ties(cut: Cut, histograms: np.ndarray, resolution: str | None) -> float:
-    """The share of selected pixels in the group of equal confidence at their class's threshold."""
+    """The share of all pixels in the group of equal confidence at their class's threshold."""
     group = groups(resolution)
     used = cut.threshold < BINS
     at_threshold = [histograms[c, group == group[t]].sum() for c, t in enumerate(cut.threshold) if used[c]]
-    return sum(at_threshold) / max(1, cut.selected(histograms).sum())
+    return sum(at_threshold) / max(1, histograms.sum())
 
 
 if __name__ == "__main__":

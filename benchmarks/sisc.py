@@ -50,7 +50,7 @@ def _arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true")
     told = parser.parse_args(arguments)
     if told.quick:
-        told.size, told.patch, told.count, told.images = (48, 64), (32, 32), 3, 1
+        told.size, told.patch, told.count, told.images = (48, 64), (32, 32), 4, 1
     return told
 
 

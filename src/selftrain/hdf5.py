@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from isal import isal_zlib
 
 from selftrain import artifacts
 from selftrain.errors import UserError
@@ -68,9 +69,7 @@ def chunk_shape(canvas: tuple[int, int]) -> tuple[int, int, int]:
     return 1, height, width
 
 
-def create_planes(
-    file: h5py.File, name: str, dtype: type, shape: tuple[int, int, int], fill: int, **filters: Any
-) -> h5py.Dataset:
+def create_planes(file: h5py.File, name: str, dtype: type, shape: tuple[int, int, int], fill: int) -> h5py.Dataset:
     """A dataset (N, H, W) chunked by `chunk_shape`; `fill` is read where nothing was written. N may be 0."""
     return file.create_dataset(
         name,
@@ -79,8 +78,30 @@ def create_planes(
         chunks=chunk_shape(shape[1:]),
         maxshape=(None, *shape[1:]),
         fillvalue=fill,
-        **filters,
+        compression="gzip",
+        compression_opts=1,
+        shuffle=np.dtype(dtype).itemsize > 1,
     )
+
+
+def write_plane(planes: h5py.Dataset, position: int, plane: npt.NDArray[np.integer]) -> None:
+    """Write (h, w) to the upper left of a dataset's plane at `position`, and its fill value around it.
+
+    Every chunk is written, so that it exists and can be copied. ISA-L compresses in a seventh of the time of the zlib
+    that HDF5 has, to the same size, and what it makes any zlib reads.
+    """
+    dtype, (_, height, width) = planes.dtype, planes.chunks
+    rows, columns = (-(-side // tile) * tile for side, tile in zip(planes.shape[1:], (height, width), strict=True))
+    if plane.shape != (rows, columns) or plane.dtype != dtype:
+        canvas = np.full((rows, columns), planes.fillvalue, dtype)
+        canvas[: plane.shape[0], : plane.shape[1]] = plane
+        plane = canvas
+    for y in range(0, rows, height):
+        for x in range(0, columns, width):
+            tile = np.ascontiguousarray(plane[y : y + height, x : x + width])
+            # HDF5's shuffle filter: first the first byte of all values, then the second.
+            shuffled = np.ascontiguousarray(tile.view(np.uint8).reshape(-1, dtype.itemsize).T)
+            planes.id.write_direct_chunk((position, y, x), isal_zlib.compress(shuffled, 1))
 
 
 def write_histogram(file: h5py.File, histogram: npt.NDArray[np.int64]) -> None:

@@ -12,7 +12,6 @@ from selftrain import hdf5
 from selftrain.settings.data import IGNORE
 
 SHARD = hdf5.Format("selftrain-pseudo-labels-shard", 1, "run label again to make it")
-FILTERS = {"compression": "gzip", "compression_opts": 1}
 
 Labels = npt.NDArray[np.uint8]
 Counts = npt.NDArray[np.int64]
@@ -23,7 +22,7 @@ def create_planes(file: h5py.File, count: int, canvas: tuple[int, int], branches
     joined file."""
     fills = {"label": IGNORE, "confidence": 0} | ({"agreement": 0} if branches > 1 else {})
     shape = (count, *canvas)
-    return [hdf5.create_planes(file, name, np.uint8, shape, fill, **FILTERS) for name, fill in fills.items()]
+    return [hdf5.create_planes(file, name, np.uint8, shape, fill) for name, fill in fills.items()]
 
 
 def write_images(

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from selftrain import draws
+from selftrain import draws, hdf5
 from selftrain.confidence import BINS, coarse
 from selftrain.errors import UserError
 from selftrain.label.layout import SHARD, Labels, create_planes, write_images
@@ -82,10 +82,10 @@ def label(settings: LabelSettings, prediction: Path, cut: Path, output: Path, ch
             counts[position] = _count(kept, len(names))
             if choice is not shard:
                 changed[position] = _count(kept[kept != shard.read(position)[0]], len(names))
-            labels[position] = _padded(kept, shard.canvas, IGNORE)
-            confidence[position] = _padded(coarse(bins), shard.canvas, 0)
+            hdf5.write_plane(labels, position, kept)
+            hdf5.write_plane(confidence, position, coarse(bins))
             for planes in agreement:
-                planes[position] = _padded(shard.agreement(position), shard.canvas, 0)
+                hdf5.write_plane(planes, position, shard.agreement(position))
         write_images(file, shard.images, shard.shapes, counts)
         file["changed"] = changed
 
@@ -104,11 +104,3 @@ def _same_images(chosen: Path, shard: Predictions) -> Predictions:
 def _count(labels: Labels, classes: int) -> npt.NDArray[np.int64]:
     """Pixels of each class, (classes,)."""
     return np.bincount(labels.ravel(), minlength=classes)[:classes]
-
-
-def _padded(plane: Labels, canvas: tuple[int, int], fill: int) -> Labels:
-    """The plane in the upper left of a canvas; written whole, so that every chunk exists and can be copied."""
-    height, width = plane.shape
-    if plane.shape == canvas:
-        return plane
-    return np.pad(plane, ((0, canvas[0] - height), (0, canvas[1] - width)), constant_values=fill)

@@ -22,7 +22,6 @@ from selftrain.settings.data import IGNORE
 Plane = npt.NDArray[np.integer]
 
 FORMAT = hdf5.Format("selftrain-predictions", 2, "run predict again to make it")
-FILTERS = {"compression": "lzf", "shuffle": True}
 
 
 class PredictionWriter:
@@ -76,11 +75,11 @@ class PredictionWriter:
         self._file.attrs.update(self._attributes)
         hdf5.write_names(self._file, "images", self._names)
         self._file["shapes"] = self._shapes
-        self._class = hdf5.create_planes(self._file, "class", np.uint8, self._size, IGNORE, **FILTERS)
-        self._confidence = hdf5.create_planes(self._file, "confidence", np.uint16, self._size, 0, **FILTERS)
+        self._class = hdf5.create_planes(self._file, "class", np.uint8, self._size, IGNORE)
+        self._confidence = hdf5.create_planes(self._file, "confidence", np.uint16, self._size, 0)
         if self._votes.shape[1] > 1:
             self._file.attrs["least_agreement"] = self._least
-            self._agreement = hdf5.create_planes(self._file, "agreement", np.uint8, self._size, 0, **FILTERS)
+            self._agreement = hdf5.create_planes(self._file, "agreement", np.uint8, self._size, 0)
         return self
 
     def write(self, position: int, classes: Plane, bins: Plane, agreement: Plane | None = None) -> None:
@@ -91,11 +90,11 @@ class PredictionWriter:
         if (agreement is None) != (self._votes.shape[1] == 1):
             raise ValueError(f"{self._names[position]}: agreement is there if and only if there are branches")
         if agreement is not None:
-            self._agreement[position, :height, :width] = agreement
+            hdf5.write_plane(self._agreement, position, agreement)
             tally(self._votes, classes, agreement - 1)
             classes = np.where(agreement >= self._least, classes, np.uint8(IGNORE))
-        self._class[position, :height, :width] = classes
-        self._confidence[position, :height, :width] = bins
+        hdf5.write_plane(self._class, position, classes)
+        hdf5.write_plane(self._confidence, position, bins)
         tally(self._histogram, classes, bins)
         self._written[position] = True
 
