@@ -186,14 +186,7 @@ class _Run:
 
 def _steps(run: _Run, batches: Batches, resume: Resume, machine: MachineSettings) -> None:
     """The loop. Losses are looked at once in a while, so that a GPU seldom waits for the look."""
-    loader = DataLoader(
-        batches,
-        batch_size=None,
-        sampler=range(run.step, run.steps),
-        num_workers=machine.workers,
-        collate_fn=unbatched,  # type: ignore[arg-type]
-        pin_memory=run.fabric.device.type == "cuda",
-    )
+    loader = _loader(batches, range(run.step, run.steps), machine.workers, run.fabric.device)
     run.model.train()
     unseen: list[_Step] = []
     started = time.monotonic()
@@ -212,6 +205,17 @@ def _steps(run: _Run, batches: Batches, resume: Resume, machine: MachineSettings
             resume.save(run.state())
         if quiet and run.step % max(LOGGED_EVERY, run.steps // 10) < LOGGED_EVERY:
             log.info("step %d of %d: %s", run.step, run.steps, _told(run.rows[-1]))
+
+
+def _loader(batches: Batches, steps: range, workers: int, device: torch.device) -> DataLoader:
+    return DataLoader(
+        batches,
+        batch_size=None,
+        sampler=steps,
+        num_workers=workers,
+        collate_fn=unbatched,  # type: ignore[arg-type]
+        pin_memory=device.type == "cuda",
+    )
 
 
 @dataclass(frozen=True)
