@@ -24,7 +24,7 @@ from selftrain.train.resume import Resume
 
 READ = ReadSettings(classes=streets.CLASSES, ignore_index=255)
 ENDLESS = 10**6
-"""Steps that no benchmark comes to the end of, so that the learning rate stays what it is."""
+"""Steps, more than any benchmark takes."""
 
 
 def split(folder: Path, domain: str, count: int, size: Sequence[int]) -> Path:
@@ -56,7 +56,7 @@ class Training:
     folder: Path
 
     def steps(self, count: int, batches: Dataset | None = None, workers: int = 0) -> None:
-        """Train so many steps; of other batches than those that are read, if some are given."""
+        """Train so many steps, the first of which is step 0 again; of other batches than those in files, if given."""
         self.run.step, self.run.steps = 0, count
         machine = MachineSettings(workers=workers, checkpoint_seconds=1e9)
         stage._steps(self.run, batches or self.batches, Resume(self.folder, 1e9), machine)  # type: ignore[arg-type]
