@@ -1,132 +1,204 @@
-"""A step of `mean_teacher_mixing`, split into what it is spent on. Prints seconds and CPU-seconds a step.
+"""Online training with mixed images: a step of ours against the thesis's order of work, and what ours is spent on.
 
-python benchmarks/mixing.py [--encoder mobilenetv3_small_050 --size 96 192 --batch 8 --across source_to_target
-    --mixing classmix --steps 20 --threads 1]
+    python benchmarks/mixing.py [--quick] [--steps 5 --repeats 4 --threads 1]
+
+The thesis's order of work is written from its text: float32, three forward passes at full size, classes of each image
+counted on the host, one parameter averaged after the other, losses looked at in every step. Ours is the train stage's
+loop with one forward pass of the student; on a GPU with autocast and channels_last as well.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 import time
-from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from drawn import Ready, Training, finished, split, training
+from measures import NOT_MEASURED, Line, medians, show
+from torch import Tensor, nn
+from torch.nn import functional as F
 
-from selftrain.data import streets
-from selftrain.data.batches import Batch, Batches, Stream, Unlabeled
-from selftrain.data.tables import write_images
-from selftrain.models.segmenter import Segmenter
-from selftrain.settings.data import ListSettings, ReadSettings
+from selftrain import randomness
+from selftrain.data.augmentation import recolor
+from selftrain.data.batches import Batch
+from selftrain.settings.data import IGNORE
 from selftrain.settings.mixing import MeanTeacherMixingSettings
 from selftrain.settings.model import ModelSettings
-from selftrain.settings.training import AugmentationSettings, TeacherSettings
-from selftrain.train.algorithms import Given, Step
-from selftrain.train.algorithms.mean_teacher_mixing import MeanTeacherMixing
-from selftrain.train.losses import cross_entropy
 from selftrain.train.teacher import Teacher
 
-PARTS = ("data", "teacher", "mixing", "student", "backward")
-WARM = 3
-"""Steps before the clock runs."""
+METHODS = {"ClassMix": "target_to_target", "DACS": "source_to_target"}
+PARTS = {"teach": "teacher", "mix": "mixing", "augment": "mixing", "ask": "student's forward"}
+"""Parts of a step by the algorithm's methods."""
+OPTIMIZER = {"name": "sgd", "lr": 2.5e-4, "momentum": 0.9, "weight_decay": 5e-4}
+SMALL = ModelSettings()
+DEEPLAB = ModelSettings(encoder="resnet101", decoder="aspp", output_stride=8)
 
 
-def main() -> None:
-    """Measure on the CPU, and on a GPU where there is one."""
-    told = _arguments()
+@dataclass(frozen=True)
+class Case:
+    """What is trained, and where."""
+
+    method: str
+    model: ModelSettings
+    batch: int
+    size: tuple[int, int]
+    on_gpu: bool = False
+
+    def __str__(self) -> str:
+        where = "GPU" if self.on_gpu else "CPU, float32"
+        return f"{self.method}, {self.model.encoder}, {self.batch} × {self.size[0]}×{self.size[1]}, {where}"
+
+
+def measure(arguments: Sequence[str]) -> list[Line]:
+    told = _arguments(arguments)
+    torch.set_num_threads(told.threads)
+    batch, size = (4, (64, 64)) if told.quick else (8, (96, 192))
+    cases = [Case(method, SMALL, batch, size) for method in METHODS]
+    # Batches and crops of the papers.
+    cases += [Case("ClassMix", DEEPLAB, 20, (321, 321), True), Case("DACS", DEEPLAB, 4, (512, 512), True)]
+    lines: list[Line] = []
     with tempfile.TemporaryDirectory() as folder:
-        batches = _batches(Path(folder), told)
-        print(
-            f"{told.encoder}, {told.batch} images of {told.size[0]}×{told.size[1]} a step, {told.mixing}, {told.across}"
-        )
-        for name in ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]:
-            described = torch.cuda.get_device_name() if name == "cuda" else f"cpu, {told.threads} thread(s)"
-            torch.set_num_threads(told.threads)
-            clock = _measure(batches, torch.device(name), told)
-            print(f"{described}, torch {torch.__version__}")
-            whole = [sum(clock[part][kind] for part in PARTS) for kind in (0, 1)]
-            for part in PARTS:
-                seconds, cpu = (value / told.steps for value in clock[part])
-                print(f"  {part:9} {1e3 * seconds:7.1f} ms  {1e3 * cpu:7.1f} CPU-ms  {clock[part][0] / whole[0]:4.0%}")
-            print(f"  {'step':9} {1e3 * whole[0] / told.steps:7.1f} ms  {1e3 * whole[1] / told.steps:7.1f} CPU-ms")
+        for number, case in enumerate(cases):
+            if case.on_gpu and not torch.cuda.is_available():
+                lines.append(Line(f"an online step, {case}", NOT_MEASURED, "≥ 1.8×"))
+            elif case.on_gpu == torch.cuda.is_available():
+                lines += _lines(Path(folder) / str(number), case, told)
+    return lines
 
 
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--encoder", default="mobilenetv3_small_050")
-    parser.add_argument("--size", type=int, nargs=2, default=(96, 192))
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--across", default="source_to_target")
-    parser.add_argument("--mixing", default="classmix")
-    parser.add_argument("--steps", type=int, default=20)
+def _arguments(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=4)
     parser.add_argument("--threads", type=int, default=1)
-    return parser.parse_args()
+    told = parser.parse_args(arguments)
+    if told.quick:
+        told.steps, told.repeats = 1, 1
+    return told
 
 
-def _batches(folder: Path, told: argparse.Namespace) -> Batches:
-    """Drawn images, half of each batch labeled, read and augmented as in a training."""
-    tables = {}
-    for name, domain in (("labeled", "synthetic"), ("unlabeled", "real")):
-        root = folder / name
-        streets.write(root, domain=domain, count=16, seed=0, size=tuple(told.size))
-        images, labels = ("images/*.png",), ("labels/*.png",)
-        listed = ListSettings(
-            root=str(root), data_root=str(root), images=images, labels=labels, list=None, labeled=True
-        )
-        write_images(listed, tables.setdefault(name, folder / f"{name}.csv"))
-    read = ReadSettings(classes=streets.CLASSES, ignore_index=255)
-    found = {"labeled": Stream(tables["labeled"], read), "unlabeled": Unlabeled(tables["unlabeled"], read)}
-    augmentation = AugmentationSettings(crop=tuple(told.size), scale=(0.75, 1.5))
-    sizes = {"labeled": told.batch - told.batch // 2, "unlabeled": told.batch // 2}
-    return Batches(found, sizes, augmentation, ModelSettings().mean, (0, 0))
+def _lines(folder: Path, case: Case, told: argparse.Namespace) -> list[Line]:
+    """The ratio, and the parts of ours."""
+    domains = {"labeled": "synthetic", "unlabeled": "real"}
+    tables = {name: split(folder / name, domain, case.batch, case.size) for name, domain in domains.items()}
+    fast = {"precision": "bf16-mixed", "channels_last": True} if case.on_gpu else {}
+
+    def made(forwards: str, **train: Any) -> Training:
+        algorithm = {"name": "mean_teacher_mixing", "across": METHODS[case.method], "forwards": forwards}
+        augmentation = {"crop": case.size, "scale": (0.75, 1.5)}
+        common = {"batch_size": case.batch, "augmentation": augmentation, "optimizer": OPTIMIZER, "teacher": {}}
+        return training(folder, tables, case.model, algorithm, **common, **train)
+
+    ours, theirs = made("joint", **fast), made("separate")
+    ready = Ready(ours.batches)
+    thesis = ThesisOrder(theirs, MeanTeacherMixingSettings(across=METHODS[case.method]))
+    works = {"ours": lambda: ours.steps(told.steps, ready), "thesis": lambda: thesis.steps(told.steps, ready)}
+    clock, unit = (time.perf_counter, "ms") if case.on_gpu else (time.process_time, "CPU-ms")
+    spent = medians({name: finished(work) for name, work in works.items()}, told.repeats, clock)
+    each = {name: 1e3 * seconds / told.steps for name, seconds in spent.items()}
+    against = f"{each['thesis']:.1f} {unit}, the thesis's order of work"
+    to_reach = "≥ 1.8×" if case.on_gpu else ""
+    ratio = f"{each['thesis'] / each['ours']:.2f}×"
+    whole = Line(f"an online step, {case}", f"{each['ours']:.1f} {unit}", to_reach, against, ratio)
+    parts = _parts(ours, ready, max(2, 2 * told.steps), clock)
+    of = f"of {sum(parts.values()):.1f} {unit}, each part awaited"
+    shares = {part: f"{one / sum(parts.values()):.0%}" for part, one in parts.items()}
+    return [whole, *(Line(f"  its {part}", f"{one:.1f} {unit}", "", of, shares[part]) for part, one in parts.items())]
 
 
-def _measure(batches: Batches, device: torch.device, told: argparse.Namespace) -> dict[str, list[float]]:
-    """Per part seconds and CPU-seconds, over all steps."""
-    torch.manual_seed(0)
-    student = Segmenter(ModelSettings(encoder=told.encoder), len(streets.CLASSES)).to(device).train()
-    teacher = Teacher(student, TeacherSettings())
-    optimizer = torch.optim.AdamW(student.parameters(), lr=1e-4)
-    algorithm = MeanTeacherMixing(
-        MeanTeacherMixingSettings(across=told.across, mixing=told.mixing), Given(len(streets.CLASSES))
-    )
-    clock: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
-    for number in range(-WARM, told.steps):
-        timed = clock if number >= 0 else defaultdict(lambda: [0.0, 0.0])
-        with _timed(timed, "data", device):
-            loaded = batches[number + WARM]
-            assert isinstance(loaded, dict)
-            of_step: dict[str, Batch] = {name: batch.to(device) for name, batch in loaded.items()}
-        step = Step(number + WARM, told.steps + WARM, of_step, student, teacher)
-        with _timed(timed, "teacher", device):
-            taught, _ = algorithm.teach(step, of_step["unlabeled"])
-        with _timed(timed, "mixing", device):
-            mixed = algorithm.mix(taught, of_step["labeled"], step.number).mixed
-            seen = algorithm.augment(mixed.images, step.number)
-        with _timed(timed, "student", device):
-            of_labeled, of_mixed = algorithm.ask(student, of_step["labeled"].images, seen)
-            loss = cross_entropy(of_labeled.logits, of_step["labeled"].labels)
-            loss = loss + algorithm.mixed_loss(of_mixed.logits, mixed)
-        with _timed(timed, "backward", device):
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            teacher.update(student, step.number)
-    return clock
+def _parts(made: Training, ready: Ready, steps: int, clock: Callable[[], float]) -> dict[str, float]:
+    """Milliseconds of each part of a step."""
+    spent = dict.fromkeys(PARTS.values(), 0.0)
+
+    def timed(part: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        def measured(*arguments: Any) -> Any:
+            finished(int)()
+            start = clock()
+            said = method(*arguments)
+            finished(int)()
+            spent[part] += clock() - start
+            return said
+
+        return measured
+
+    for method, part in PARTS.items():
+        setattr(made.run.algorithm, method, timed(part, getattr(made.run.algorithm, method)))
+    start = clock()
+    finished(lambda: made.steps(steps, ready))()
+    spent["losses, backward, optimizer"] = clock() - start - sum(spent.values())
+    reading = medians({"reading": lambda: made.batches[0]}, 4, clock)["reading"]
+    return {part: 1e3 * seconds / steps for part, seconds in spent.items()} | {"reading": 1e3 * reading}
 
 
-@contextmanager
-def _timed(clock: dict[str, list[float]], part: str, device: torch.device) -> Iterator[None]:
-    seconds, cpu = time.perf_counter(), time.process_time()
-    yield
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    clock[part][0] += time.perf_counter() - seconds
-    clock[part][1] += time.process_time() - cpu
+class ThesisOrder:
+    """A step in the order of thesis Algorithm 1 and section 3.2, nothing joined, fused, or left to the device."""
+
+    def __init__(self, made: Training, settings: MeanTeacherMixingSettings) -> None:
+        self.device, self.settings = made.run.fabric.device, settings
+        self.student: nn.Module = made.run.segmenter.train()
+        assert made.run.teacher is not None
+        self.teacher: Teacher = made.run.teacher
+        told = {key: value for key, value in OPTIMIZER.items() if key != "name"}
+        self.optimizer = torch.optim.SGD(self.student.parameters(), foreach=False, **told)  # type: ignore[arg-type]
+
+    def steps(self, count: int, ready: Ready) -> None:
+        """Losses are looked at in every step."""
+        for number in range(count):
+            loaded = ready[number]
+            for term in self.step(number, loaded["labeled"], loaded["unlabeled"]):
+                assert np.isfinite(term.item())
+
+    def step(self, number: int, labeled: Batch, unlabeled: Batch) -> tuple[Tensor, Tensor]:
+        images, labels = labeled.images.to(self.device), labeled.labels.to(self.device).long()
+        target = unlabeled.images.to(self.device)
+        of_labels = F.cross_entropy(self.logits(self.student, images), labels, ignore_index=IGNORE)
+        with torch.no_grad():
+            confidence, classes = self.logits(self.teacher, target).softmax(1).max(1)
+        weight = (confidence >= self.settings.threshold).sum().item() / confidence.numel()
+        if self.settings.across == "target_to_target":
+            images, labels = target.roll(1, 0), classes.roll(1, 0)
+        mixed, taught = self.mixed(number, images, labels, target, classes)
+        seen = recolor(mixed, self.settings.strong, randomness.generator(0, "strong", number))
+        losses = F.cross_entropy(self.logits(self.student, seen), taught, ignore_index=IGNORE, reduction="none")
+        of_mixed = weight * losses.mean()
+        self.optimizer.zero_grad()
+        (of_labels + of_mixed).backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        self.average(number)
+        return of_labels, of_mixed
+
+    def logits(self, network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+        """At full size."""
+        return F.interpolate(network(images), size=images.shape[-2:], mode="bilinear", align_corners=False)
+
+    def mixed(
+        self, number: int, images: Tensor, labels: Tensor, below: Tensor, classes: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Image by image: half the classes of one, chosen on the host, pasted onto the other."""
+        mixed, taught = [], []
+        for item in range(len(below)):
+            present = labels[item].unique().cpu().numpy()
+            chosen = randomness.generator(number, item).permutation(present)[: (len(present) + 1) // 2]
+            mask = torch.isin(labels[item], torch.tensor(chosen, device=self.device))
+            mixed.append(torch.where(mask, images[item], below[item]))
+            taught.append(torch.where(mask, labels[item], classes[item]))
+        return torch.stack(mixed), torch.stack(taught)
+
+    @torch.no_grad()
+    def average(self, number: int) -> None:
+        """The teacher's parameters, one after the other."""
+        decay = min(1 - 1 / (number + 1), 0.99)
+        for own, other in zip(self.teacher.model.parameters(), self.student.parameters(), strict=True):
+            own.copy_(decay * own + (1 - decay) * other)
 
 
 if __name__ == "__main__":
-    main()
+    show(measure(sys.argv[1:]))

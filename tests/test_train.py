@@ -318,9 +318,10 @@ def test_a_second_process_is_refused_until_the_first_is_killed(run, kill, tmp_pa
     assert run("second", tiny.stage()).model.exists()
 
 
-def test_a_training_that_diverges_stops_and_leaves_nothing(run, tmp_path):
+@pytest.mark.parametrize("clip_gradient", [None, 1.0])
+def test_a_training_that_diverges_stops_and_leaves_nothing(run, tmp_path, clip_gradient):
     with pytest.raises(UserError) as caught:
-        run("nan", tiny.stage(optimizer={"name": "sgd", "lr": 1e30}))
+        run("nan", tiny.stage(optimizer={"name": "sgd", "lr": 1e30}, clip_gradient=clip_gradient))
     told = str(caught.value)
     assert "the loss 'labeled' is nan; images: " in told and "labeled-" in told and "learning rate" in told
     assert int(told.split(":")[0].removeprefix("step ")) in range(2, 11)

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision import tv_tensors
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
@@ -33,16 +32,14 @@ def augment(
     Returns:
         The image (channels, h, w) and its label, uint8 (h, w), of the crop's size (of the image's without a crop).
     """
-    image, label = tv_tensors.Image(image), tv_tensors.Mask(label[None])
-    fills = {tv_tensors.Image: list(fill), tv_tensors.Mask: IGNORE}
-    image, label = _scaled_crop(image, label, settings, draw, fills)
+    image, label = _scaled_crop(image, label[None], settings, draw, fill)
     if draw.random() < settings.flip:
-        image, label = F.horizontal_flip(image), F.horizontal_flip(label)
+        image, label = image.flip(-1), label.flip(-1)
     if draw.random() < settings.rotation_probability and settings.rotation > 0:
         angle = draw.uniform(-settings.rotation, settings.rotation)
-        image = F.rotate(image, angle, InterpolationMode.BILINEAR, fill=fills[tv_tensors.Image])
-        label = F.rotate(label, angle, InterpolationMode.NEAREST, fill=IGNORE)
-    return recolor(image.as_subclass(Tensor), settings, draw), label.as_subclass(Tensor)[0]
+        image = F.rotate_image(image, angle, InterpolationMode.BILINEAR, fill=list(fill))
+        label = F.rotate_mask(label, angle, fill=IGNORE)
+    return recolor(image, settings, draw), label[0]
 
 
 def recolor(
@@ -59,7 +56,7 @@ def recolor(
 
 
 def _scaled_crop(
-    image: Tensor, label: Tensor, settings: AugmentationSettings, draw: np.random.Generator, fills: dict
+    image: Tensor, label: Tensor, settings: AugmentationSettings, draw: np.random.Generator, fill: tuple[float, ...]
 ) -> tuple[Tensor, Tensor]:
     """A crop of the scaled image, cut out before it is scaled: the same picture for a fraction of the work."""
     size: Size = settings.crop or (image.shape[-2], image.shape[-1])
@@ -69,13 +66,13 @@ def _scaled_crop(
     before = [int(draw.integers(0, lack + 1)) for lack in missing]
     if any(missing):
         padding = [before[1], before[0], missing[1] - before[1], missing[0] - before[0]]
-        image = F.pad(image, padding, fill=fills[tv_tensors.Image])
-        label = F.pad(label, padding, fill=IGNORE)
-    corner = [int(draw.integers(0, have - w + 1)) for have, w in zip(image.shape[-2:], window, strict=True)]
-    image, label = F.crop(image, *corner, *window), F.crop(label, *corner, *window)
+        image = F.pad_image(image, padding, fill=list(fill))
+        label = F.pad_mask(label, padding, fill=IGNORE)
+    top, left = (int(draw.integers(0, have - w + 1)) for have, w in zip(image.shape[-2:], window, strict=True))
+    image, label = (whole[:, top : top + window[0], left : left + window[1]] for whole in (image, label))
     if tuple(window) != size:
-        image = F.resize(image, list(size), InterpolationMode.BILINEAR, antialias=True)
-        label = F.resize(label, list(size), InterpolationMode.NEAREST_EXACT)
+        image = F.resize_image(image, list(size), InterpolationMode.BILINEAR, antialias=True)
+        label = F.resize_image(label, list(size), InterpolationMode.NEAREST_EXACT)
     return image, label
 
 

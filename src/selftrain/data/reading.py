@@ -32,7 +32,9 @@ def read_image(path: Path | str, size: Size | None = None, pixels: PixelSettings
         has = kind if image is None or pixels == DEFAULT else counted(image.shape[2], bits_of(image))
         said = f"'pixels' say {counted(pixels.channels, pixels.bits)}"
         raise UserError(f"{path}: image of {has}; {'8-bit RGB or gray is needed' if pixels == DEFAULT else said}")
-    return _resized(_scaled(np.repeat(image, pixels.channels // image.shape[2], 2)), size)
+    if image.shape[2] != pixels.channels:
+        image = np.repeat(image, pixels.channels, 2)
+    return _resized(_scaled(image), size)
 
 
 def read_photo(path: Path | str, size: Size | None = None) -> np.ndarray:
@@ -75,7 +77,7 @@ def read_raw_label(path: Path | str, channel: int | None = None) -> np.ndarray:
     if image.mode not in ("L", "P", "1", "I") and not image.mode.startswith("I;16"):
         raise UserError(f"{path}: label of mode {image.mode}; a palette or gray image of class ids is needed")
     ids = np.asarray(image).astype(np.int64 if image.mode.startswith("I") else np.uint8)
-    return ids // PACKED.get(stored, 1)
+    return ids // PACKED[stored] if stored in PACKED else ids
 
 
 def read_label(path: Path | str, settings: ReadSettings, size: Size | None = None) -> np.ndarray:
@@ -85,8 +87,12 @@ def read_label(path: Path | str, settings: ReadSettings, size: Size | None = Non
         UserError: an id in the file is neither a class nor ignored.
     """
     raw = read_raw_label(path, settings.label_channel)
-    check_ids(path, raw, settings)
-    label = _id_table(settings)[raw].astype(np.uint8)
+    if raw.dtype != np.uint8:  # may be beyond the table
+        check_ids(path, raw, settings)
+    indices = _id_table(settings).take(raw)
+    if indices.min() == UNKNOWN:
+        check_ids(path, raw, settings)
+    label = indices.astype(np.uint8)
     if size is not None and label.shape != size:
         label = np.asarray(Image.fromarray(label).resize(size[::-1], Image.Resampling.NEAREST))
     return label

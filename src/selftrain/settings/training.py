@@ -177,6 +177,10 @@ class TrainSettings(Settings):
     """Which of the two is saved, evaluated, and starts the next round."""
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     channels_last: bool = False
+    """Channels beside each other in memory: what half precision on a GPU wants; on CPU some networks gain from it."""
+    compile: bool = False
+    """Student and teacher through torch.compile: faster steps after a minute or more of compiling, so for long
+    trainings. It needs a C++ compiler, on a GPU Triton as well. Results differ by the rounding of floats."""
     deterministic: bool = False
     """Bit-equal runs on CUDA too, slower; on CPU they always are, at equal threads."""
 

@@ -45,7 +45,7 @@ def write(path: Path, examples: dict[int, dict[str, Tensor]], classes: Sequence[
         file.attrs["classes"] = json.dumps(list(classes))
         file["step"] = np.array(list(examples), np.int64)
         for name in next(iter(examples.values()), {}):
-            maps = np.stack([one[name].numpy() for one in examples.values()])
+            maps = np.stack([one[name].cpu().numpy() for one in examples.values()])
             pictures = maps if maps.ndim == 3 else as_photo(maps.transpose(0, 2, 3, 1))
             file.create_dataset(name, data=pictures, compression="gzip", chunks=(1, *pictures.shape[1:]))
 

@@ -34,10 +34,14 @@ def cross_entropy(
     losses = F.cross_entropy(logits, labels, class_weights, ignore_index=IGNORE, reduction="none")
     losses = losses * _doubt(logits, labels) ** focal if focal else losses
     losses = losses if pixel_weights is None else losses * pixel_weights
-    valid = labels != IGNORE
-    weight = valid.sum() if class_weights is None else class_weights[labels[valid]].sum()
+    weight = (labels != IGNORE).sum() if class_weights is None else _weights_of(labels, class_weights).sum()
     # Summed here, since CUDA's own sum over pixels has no deterministic form.
     return losses.sum() / weight.clamp(min=1e-6)
+
+
+def _weights_of(labels: Tensor, class_weights: Tensor) -> Tensor:
+    """The weight of each pixel's label, 0 where that is ignored; picking the valid pixels would make a GPU wait."""
+    return F.pad(class_weights, (0, IGNORE + 1 - len(class_weights)))[labels]
 
 
 def _doubt(logits: Tensor, labels: Tensor) -> Tensor:

@@ -76,16 +76,21 @@ def class_mask(labels: Tensor, classes: int, proportion: float, place: Place) ->
     """
     # Drawn for all classes, present or not, so that no draw has to wait for the device to count.
     drawn = np.stack([randomness.generator(*place, item).random(classes) for item in range(len(labels))])
-    rank = torch.from_numpy(drawn).to(labels.device)
+    rank = _on(labels.device, drawn)
     index = labels.long().clamp(max=classes)  # ignored pixels fall into a column of their own
     present = torch.zeros(len(labels), classes + 1, dtype=torch.bool, device=labels.device)
     present = present.scatter(1, index.flatten(1), True)[:, :classes]
     # The classes present come first in the order of their draws; the others after them.
     order = torch.where(present, rank, 2.0).argsort(1).argsort(1)
-    wanted = torch.tensor([chosen_of(count, proportion) for count in range(classes + 1)], device=labels.device)
+    wanted = _on(labels.device, np.array([chosen_of(count, proportion) for count in range(classes + 1)]))
     chosen = torch.zeros(len(labels), classes + 1, dtype=torch.bool, device=labels.device)
     chosen[:, :classes] = order < wanted[present.sum(1)][:, None]
     return chosen.gather(1, index.flatten(1)).view(labels.shape)
+
+
+def _on(device: torch.device, drawn: np.ndarray) -> Tensor:
+    """What was drawn on the host, copied to a device that does not have to wait for it."""
+    return torch.from_numpy(drawn).to(device, non_blocking=True)
 
 
 def chosen_of(present: int, proportion: float) -> int:
@@ -108,7 +113,7 @@ def cut_mask(labels: Tensor, proportion: float, place: Place) -> Tensor:
         rows, columns = (max(1, round(one)) for one in (height * share, width * proportion / share))
         top, left = draw.integers(0, height - rows + 1), draw.integers(0, width - columns + 1)
         corners[item] = top, top + rows, left, left + columns
-    top, bottom, left, right = torch.from_numpy(corners).to(labels.device)[:, :, None].unbind(1)
+    top, bottom, left, right = _on(labels.device, corners)[:, :, None].unbind(1)
     row, column = torch.arange(height, device=labels.device), torch.arange(width, device=labels.device)
     return ((row >= top) & (row < bottom))[:, :, None] & ((column >= left) & (column < right))[:, None, :]
 
@@ -123,7 +128,7 @@ def cow_mask(labels: Tensor, settings: CowMixSettings, place: Place) -> Tensor:
         of_item = torch.Generator(device).manual_seed(randomness.key(*place, "noise", item))
         noise[item] = torch.randn(height, width, generator=of_item, device=device)
     noise -= noise.mean((1, 2), keepdim=True)  # which strong smoothing would leave alone, and drown the rest in
-    smooth = _smoothed(noise, torch.from_numpy(sigma).to(device)).flatten(1)
+    smooth = _smoothed(noise, _on(device, sigma)).flatten(1)
     pasted = min(max(1, round(settings.proportion * height * width)), height * width - 1)
     below = smooth.sort(1).values[:, -pasted - 1, None]  # kthvalue has no deterministic form on CUDA
     return (smooth > below).view(labels.shape)

@@ -32,6 +32,7 @@ from selftrain.settings.training import OptimizerSettings, TrainStageSettings
 from selftrain.train import examples
 from selftrain.train.algorithms import Algorithm, Step
 from selftrain.train.branches import branch_similarity
+from selftrain.train.compiling import compile_networks, compiler_told
 from selftrain.train.inputs import TrainFiles, given
 from selftrain.train.resume import Resume, resumable
 from selftrain.train.teacher import Teacher
@@ -101,9 +102,13 @@ class _Run:
             files.start_from(self.segmenter, paths.start)
         memory = torch.channels_last if train.channels_last else torch.contiguous_format
         self.segmenter = self.segmenter.to(memory_format=memory)
-        optimizer = _optimizer(self.segmenter, train.optimizer)
+        # Fabric unscales the gradients of 16 bits before it clips them, which a fused optimizer does on its own.
+        fused = train.precision != "16-mixed" or train.clip_gradient is None
+        optimizer = _optimizer(self.segmenter, train.optimizer, fused=fused)
         self.model, self.optimizer = fabric.setup(self.segmenter, optimizer)
         self.teacher = None if train.teacher is None else Teacher(self.segmenter, train.teacher)
+        if train.compile:
+            compile_networks(self.segmenter, *([] if self.teacher is None else [self.teacher.model]))
         self.step, self.rows = 0, list[dict[str, float]]()
         self.steps = length(settings, paths, self.algorithm)
         self.turns = self.algorithm.turns(self.steps)
@@ -121,15 +126,17 @@ class _Run:
         penalties = [train.branch_similarity * cosine for cosine in alike.values()]
         self.fabric.backward(sum([*loss.terms.values(), *penalties], start=torch.zeros((), device=self.fabric.device)))
         if train.clip_gradient is not None:
-            self.fabric.clip_gradients(self.model, self.optimizer, max_norm=train.clip_gradient)
+            # What is not finite shows in the loss; looking for it here would make a GPU wait.
+            most = train.clip_gradient
+            self.fabric.clip_gradients(self.model, self.optimizer, max_norm=most, error_if_nonfinite=False)
         self.optimizer.step()
         if self.teacher is not None:
             self.teacher.update(self.segmenter, self.step)
         self.step += 1
         if self.step in self.shown:
-            self.examples[self.step] = {name: picture.cpu().clone() for name, picture in loss.example.items()}
+            self.examples[self.step] = {name: picture.clone() for name, picture in loss.example.items()}
         told = {name: term.detach() for name, term in (loss.terms | alike).items()}
-        return told | loss.facts | {"learning_rate": torch.tensor(rate)}
+        return told | loss.facts | {"learning_rate": torch.full((), rate, device=self.fabric.device)}
 
     def _similarity(self) -> dict[str, Tensor]:
         """How alike the filters of the model's branches are, where there are several and it matters."""
@@ -179,14 +186,7 @@ class _Run:
 
 def _steps(run: _Run, batches: Batches, resume: Resume, machine: MachineSettings) -> None:
     """The loop. Losses are looked at once in a while, so that a GPU seldom waits for the look."""
-    loader = DataLoader(
-        batches,
-        batch_size=None,
-        sampler=range(run.step, run.steps),
-        num_workers=machine.workers,
-        collate_fn=unbatched,  # type: ignore[arg-type]
-        pin_memory=run.fabric.device.type == "cuda",
-    )
+    loader = _loader(batches, range(run.step, run.steps), machine.workers, run.fabric.device)
     run.model.train()
     unseen: list[_Step] = []
     started = time.monotonic()
@@ -194,7 +194,8 @@ def _steps(run: _Run, batches: Batches, resume: Resume, machine: MachineSettings
     for loaded in tqdm(loader, initial=run.step, total=run.steps, disable=quiet, desc="train", unit="step"):
         if isinstance(loaded, UserError):
             raise loaded
-        terms = run.advance({name: batch.to(run.fabric.device) for name, batch in loaded.items()})
+        with compiler_told():
+            terms = run.advance({name: batch.to(run.fabric.device) for name, batch in loaded.items()})
         unseen.append(_Step(run.step, terms, [name for batch in loaded.values() for name in batch.names]))
         if run.step % LOGGED_EVERY and run.step < run.steps:
             continue
@@ -204,6 +205,17 @@ def _steps(run: _Run, batches: Batches, resume: Resume, machine: MachineSettings
             resume.save(run.state())
         if quiet and run.step % max(LOGGED_EVERY, run.steps // 10) < LOGGED_EVERY:
             log.info("step %d of %d: %s", run.step, run.steps, _told(run.rows[-1]))
+
+
+def _loader(batches: Batches, steps: range, workers: int, device: torch.device) -> DataLoader:
+    return DataLoader(
+        batches,
+        batch_size=None,
+        sampler=steps,
+        num_workers=workers,
+        collate_fn=unbatched,  # type: ignore[arg-type]
+        pin_memory=device.type == "cuda",
+    )
 
 
 @dataclass(frozen=True)
@@ -217,17 +229,17 @@ class _Step:
 
 def _row(steps: list[_Step], seconds: float) -> dict[str, float]:
     """The means over some steps, a row of train.csv; the first loss that is not finite ends the training."""
-    for step in steps:
-        for name, term in step.terms.items():
-            if not math.isfinite(term.item()):
-                raise UserError(
-                    f"step {step.number}: the loss '{name}' is {term.item()}; images: {', '.join(step.images)}. "
-                    "Lower the learning rate, set clip_gradient, or look at these images and labels"
-                )
+    places = [(step, name) for step in steps for name in step.terms]
+    # Moved to the host all at once.
+    values: list[float] = torch.stack([step.terms[name].float() for step, name in places]).tolist()
     told: dict[str, list[float]] = {}  # a step need not have the terms of another
-    for step in steps:
-        for name, term in step.terms.items():
-            told.setdefault(name, []).append(term.item())
+    for (step, name), value in zip(places, values, strict=True):
+        if not math.isfinite(value):
+            raise UserError(
+                f"step {step.number}: the loss '{name}' is {value}; images: {', '.join(step.images)}. "
+                "Lower the learning rate, set clip_gradient, or look at these images and labels"
+            )
+        told.setdefault(name, []).append(value)
     means = {name: sum(values) / len(values) for name, values in told.items()}
     images = sum(len(step.images) for step in steps)
     return {"step": steps[-1].number, **means, "images_per_second": round(images / max(seconds, 1e-9), 2)}
@@ -237,7 +249,7 @@ def _told(row: dict[str, float]) -> str:
     return ", ".join(f"{name} {value:.4g}" for name, value in row.items() if name != "step")
 
 
-def _optimizer(model: Segmenter, settings: OptimizerSettings) -> torch.optim.Optimizer:
+def _optimizer(model: Segmenter, settings: OptimizerSettings, *, fused: bool = True) -> torch.optim.Optimizer:
     factors = {"encoder": 1.0, "decoder": settings.decoder_lr_factor}
     groups = [
         {"params": parameters, "lr": settings.lr * factors[part], "factor": factors[part]}
@@ -245,8 +257,8 @@ def _optimizer(model: Segmenter, settings: OptimizerSettings) -> torch.optim.Opt
         if parameters
     ]
     if settings.name == "sgd":
-        return torch.optim.SGD(groups, momentum=settings.momentum, weight_decay=settings.weight_decay)
-    return torch.optim.AdamW(groups, weight_decay=settings.weight_decay)
+        return torch.optim.SGD(groups, momentum=settings.momentum, weight_decay=settings.weight_decay, fused=fused)
+    return torch.optim.AdamW(groups, weight_decay=settings.weight_decay, fused=fused)
 
 
 def _set_learning_rate(optimizer: torch.optim.Optimizer, settings: OptimizerSettings, step: int, steps: int) -> float:

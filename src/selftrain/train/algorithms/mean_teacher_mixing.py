@@ -8,7 +8,6 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from selftrain import randomness
 from selftrain.data.augmentation import recolor
@@ -140,7 +139,8 @@ class MeanTeacherMixing(Algorithm):
         return probabilities if self.settings.pseudo_labels == "soft" else self._one_hot(classes)
 
     def _one_hot(self, classes: Tensor) -> Tensor:
-        return F.one_hot(classes.long(), self.given.classes).movedim(-1, 1).float()
+        each = torch.arange(self.given.classes, device=classes.device)
+        return (classes[:, None] == each[:, None, None]).float()
 
     def _weights(self, step: Step, sure: Tensor, share: Tensor) -> Tensor:
         """The factor lambda_u of each unlabeled pixel's loss (thesis section 2.5.4)."""
