@@ -1,5 +1,3 @@
-import pickle
-
 import numpy as np
 import pytest
 import torch
@@ -15,7 +13,8 @@ from selftrain.confidence import (
     stored_probability,
 )
 from selftrain.errors import UserError
-from selftrain.predict.confidence import NotFinite, decide, decide_probabilities
+from selftrain.predict.confidence import UNDEFINED, decide, decide_probabilities
+from selftrain.predict.forward import Decided
 
 torch.set_num_threads(1)
 
@@ -112,11 +111,14 @@ def test_equal_logits_go_to_the_lowest_class():
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_logits_without_log_odds_are_an_error(bad):
     logits = logits_of(1, (3, 4, 5, 6))
+    sound = Decided(*decide(logits))
     logits[1, 2, 3, 4] = bad
-    with pytest.raises(NotFinite, match=r"image \[1\]") as caught:
-        decide(logits)
-    assert isinstance(caught.value, UserError) and caught.value.positions == [1]
-    assert pickle.loads(pickle.dumps(caught.value)).positions == [1]
+    classes, bins = decide(logits)
+    assert bins[1, 3, 4] == UNDEFINED and (bins == UNDEFINED).sum() == 1
+    with pytest.raises(UserError, match="logits for b;"):
+        Decided(classes, bins).on_host(["a", "b", "c"])
+    planes = sound.on_host(["a", "b", "c"])
+    assert planes.bins.dtype == np.uint16 and (planes.bins == sound.bins.numpy()).all() and planes.agreement is None
 
 
 def test_memory_layout_does_not_matter():

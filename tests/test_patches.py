@@ -356,7 +356,7 @@ def test_an_image_whose_logits_are_nan_is_named(combine, count):
     how(images, ["a", "b", "c"], (12, 16))
     images[1, :, 11, 15] = 255
     with pytest.raises(UserError, match="logits for b;"):
-        how(images, ["a", "b", "c"], (12, 16))
+        how(images, ["a", "b", "c"], (12, 16)).on_host(["a", "b", "c"])
 
 
 def test_the_places_are_those_of_the_image_and_the_seed_whatever_is_beside_it():

@@ -209,16 +209,16 @@ def _of_model(file: Path, image: str | None) -> Shown:
     about = read_about(file)
     pixels = read_image(image, pixels=pixels_of(about))
     size = (pixels.shape[0], pixels.shape[1])
-    decided = predictor(to_tensor(pixels)[None], [image], size)
-    agreeing = torch.ones(1, *size) if decided.agreement is None else decided.agreement / predictor.branches
+    planes = predictor(to_tensor(pixels)[None], [image], size).on_host([image])
+    agreeing = np.ones((1, *size)) if planes.agreement is None else planes.agreement / predictor.branches
     return Shown(
         Path(image).name,
         "prediction",
-        decided.classes[0].numpy(),
-        log_odds_of(decided.bins[0].numpy()),
+        planes.classes[0],
+        log_odds_of(planes.bins[0]),
         list(about["classes"]),
         palette(predictor.classes, about["colors"]),
-        agreeing[0].numpy(),
+        agreeing[0],
         predictor.branches,
         Path(image),
     )

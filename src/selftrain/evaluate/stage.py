@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
 
 from selftrain import artifacts
 from selftrain.behind import Behind
@@ -21,7 +20,7 @@ from selftrain.evaluate.groups import read_groups
 from selftrain.evaluate.scores import confusion
 from selftrain.evaluate.sizes import OCTAVES, by_size, size_table
 from selftrain.evaluate.tables import confusion_table, metrics_table
-from selftrain.predict.forward import Predictor, load_predictor
+from selftrain.predict.forward import Decided, Predictor, load_predictor
 from selftrain.settings.prediction import EvaluatedSplit, EvaluateStageSettings
 
 
@@ -80,8 +79,8 @@ def evaluate_split(
     objects = np.zeros((classes, OCTAVES, 3), np.int64)
     sizes = working_sizes(table, split.score_size)
 
-    def score(positions: Sequence[int], predicted: Tensor) -> None:
-        for mask, position in zip(predicted.cpu().numpy(), positions, strict=True):
+    def score(positions: Sequence[int], names: Sequence[str], decided: Decided) -> None:
+        for mask, position in zip(decided.on_host(names).classes, positions, strict=True):
             truth = read_label(table.label_file.iloc[position], read, sizes[position])
             matrix[:] += confusion(truth, mask, classes)
             objects[:] += by_size(truth, mask, classes)
@@ -92,5 +91,5 @@ def evaluate_split(
             for size, group in groupby(enumerate(batch.positions), key=lambda pair: sizes[pair[1]]):
                 places, positions = zip(*group, strict=True)
                 names = [table.image.iloc[position] for position in positions]
-                behind(score, positions, predictor(pixels[list(places)], names, size).classes)
+                behind(score, positions, names, predictor(pixels[list(places)], names, size))
     return matrix, objects

@@ -2,34 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 
 import torch
 from torch import Tensor
 
 from selftrain.confidence import BINS, LOW, STEPS
-from selftrain.errors import UserError
 from selftrain.models.top import lowest_equal, lowest_top, parts
 
-
-class NotFinite(UserError):
-    """Logits that are NaN or infinite; `positions` are the images' places in the batch."""
-
-    def __init__(self, positions: list[int]) -> None:
-        super().__init__(f"NaN or infinite logits for image {positions} of the batch; has the training diverged?")
-        self.positions = positions
-
-
-@contextmanager
-def naming(images: Sequence[str]) -> Iterator[None]:
-    """Name the images of a batch whose logits are not finite."""
-    try:
-        yield
-    except NotFinite as error:
-        names = ", ".join(images[position] for position in error.positions)
-        raise UserError(f"NaN or infinite logits for {names}; has the training diverged?") from None
+UNDEFINED = -1
+"""The bin of a pixel whose logits are NaN or infinite."""
 
 
 def decide(logits: Tensor, thresholds: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -43,10 +26,8 @@ def decide(logits: Tensor, thresholds: Tensor | None = None) -> tuple[Tensor, Te
         thresholds: t_c > 0, float32 (C,); infinite for a class that is never to be chosen.
 
     Returns:
-        uint8 (B, H, W) class ids and int32 (B, H, W) bins, as `selftrain.confidence.quantize` counts them.
-
-    Raises:
-        NotFinite: a pixel has no log-odds.
+        uint8 (B, H, W) class ids and int32 (B, H, W) bins, as `selftrain.confidence.quantize` counts them,
+        `UNDEFINED` where logits are not finite. Nobody looks at that here, since the look would make a GPU wait.
     """
     return _by_rows(logits, partial(_from_logits, thresholds=thresholds))
 
@@ -86,12 +67,9 @@ def _by_rows(values: Tensor, rule: Callable[[Tensor, Tensor], tuple[Tensor, Tens
     log_odds = torch.empty(classes.shape, device=values.device)
     for image, part, scratch in parts(values):
         classes[image, part], log_odds[image, part] = rule(values[image, :, part], scratch)
-    undefined = log_odds.isnan().flatten(1).any(1)
-    if undefined.any():
-        raise NotFinite(undefined.nonzero().flatten().tolist())
     return classes, _quantize(log_odds)
 
 
 def _quantize(log_odds: Tensor) -> Tensor:
     """The same rounding as `selftrain.confidence.quantize`, in place."""
-    return log_odds.sub_(LOW).mul_(STEPS).round_().clamp_(0, BINS - 1).int()
+    return log_odds.sub_(LOW).mul_(STEPS).round_().clamp_(0, BINS - 1).nan_to_num_(UNDEFINED).int()

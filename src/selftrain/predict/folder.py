@@ -72,11 +72,11 @@ def predict_folder(
             own = read_image(file, pixels=pixels)
             seen = own if size is None else read_image(file, size, pixels)
             batch = to_tensor(seen)[None].to(device)
-            decided = predictor(batch, [str(relative)], (own.shape[0], own.shape[1]))
-            _save(output / relative.with_suffix(".png"), decided.classes[0].cpu().numpy(), colors)
-            shares = {"confidence": probability_of(decided.bins[0].cpu().numpy())} if confidence else {}
-            if decided.agreement is not None:
-                shares["agreement"] = decided.agreement[0].cpu().numpy() / predictor.branches
+            planes = predictor(batch, [str(relative)], own.shape[:2]).on_host([str(relative)])
+            _save(output / relative.with_suffix(".png"), planes.classes[0], colors)
+            shares = {"confidence": probability_of(planes.bins[0])} if confidence else {}
+            if planes.agreement is not None:
+                shares["agreement"] = planes.agreement[0] / predictor.branches
             for name, share in shares.items():
                 _save(output / relative.with_suffix(f".{name}.png"), np.rint(255 * share).astype(np.uint8))
     log.info("%d masks in %s", len(found), output)

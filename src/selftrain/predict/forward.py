@@ -8,6 +8,8 @@ from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -19,22 +21,48 @@ from selftrain.errors import UserError
 from selftrain.models import files
 from selftrain.models.agreement import agreement
 from selftrain.models.top import top_classes
-from selftrain.predict.confidence import decide, decide_probabilities, naming
+from selftrain.predict.confidence import UNDEFINED, decide, decide_probabilities
 from selftrain.predict.patches import mean_over_patches
 from selftrain.predict.spatial_prior import at_size
 from selftrain.settings.data import Size
 from selftrain.settings.prediction import InferenceSettings
 
 
+class Planes(NamedTuple):
+    """What is predicted of a batch, on the host."""
+
+    classes: npt.NDArray[np.uint8]
+    """(B, H, W)."""
+    bins: npt.NDArray[np.uint16]
+    """Of confidence, (B, H, W)."""
+    agreement: npt.NDArray[np.uint8] | None
+    """How many branches name the most frequent class, (B, H, W), where that is counted."""
+
+
 class Decided(NamedTuple):
-    """What is predicted of a batch."""
+    """What is predicted of a batch, on the device, which may still be at work on it."""
 
     classes: Tensor
     """uint8 (B, H, W)."""
     bins: Tensor
-    """Of confidence, int32 (B, H, W)."""
+    """Of confidence, int32 (B, H, W); `UNDEFINED` where logits are not finite."""
     agreement: Tensor | None = None
     """How many branches name the most frequent class, uint8 (B, H, W), where that is counted."""
+
+    def on_host(self, names: Sequence[str]) -> Planes:
+        """Wait for it, and look whether it is sound.
+
+        Args:
+            names: of the B images.
+
+        Raises:
+            UserError: logits of images, which it names, are not finite.
+        """
+        bins = self.bins.cpu().numpy()
+        if bad := [name for name, plane in zip(names, bins, strict=True) if plane.min() == UNDEFINED]:
+            raise UserError(f"NaN or infinite logits for {', '.join(bad)}; has the training diverged?")
+        agreement = None if self.agreement is None else self.agreement.cpu().numpy()
+        return Planes(self.classes.cpu().numpy(), bins.astype(np.uint16), agreement)
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,22 +102,18 @@ class Predictor:
             images: (B, channels, h, w), uint8, or float from 0 to 1.
             names: of the B images.
             size: height and width of the result.
-
-        Raises:
-            UserError: logits of an image, which it names, are not finite.
         """
         if self.settings.patches is not None:
             each = [self._decide_patched(image, name, size) for image, name in zip(images, names, strict=True)]
             classes, bins, agreeing = zip(*each, strict=True)
             return Decided(torch.cat(classes), torch.cat(bins), None if self.branches == 1 else torch.cat(agreeing))
-        with naming(names):
-            if self._views != [(1.0, False)] or self.calibrator.of_probabilities:
-                return self._decide(self._probabilities(images, size), size)
-            whole, *branches = self._logits(images)
-            prior = 0 if self.prior is None else at_size(self.prior, size).log()
-            votes = [top_classes(_at(logits, size) + prior) for logits in branches]
-            logits = _at(whole, size)
-            return self._counted(decide(logits if self.prior is None else logits + prior, self.thresholds), votes)
+        if self._views != [(1.0, False)] or self.calibrator.of_probabilities:
+            return self._decide(self._probabilities(images, size), size)
+        whole, *branches = self._logits(images)
+        prior = 0 if self.prior is None else at_size(self.prior, size).log()
+        votes = [top_classes(_at(logits, size) + prior) for logits in branches]
+        logits = _at(whole, size)
+        return self._counted(decide(logits if self.prior is None else logits + prior, self.thresholds), votes)
 
     @property
     def _views(self) -> list[tuple[float, bool]]:
@@ -126,18 +150,17 @@ class Predictor:
     def _decide_patched(self, image: Tensor, name: str, size: Size) -> Decided:
         """What is predicted of an image (channels, h, w) whose patches are predicted each on its own; B is 1."""
         assert self.settings.patches is not None
-        with naming([name]):
-            means = mean_over_patches(
-                lambda patches: self._probabilities(patches, (patches.shape[-2], patches.shape[-1])),
-                image,
-                self.settings.patches,
-                randomness.generator(self.seed, "patches", name),
-                classes=self.classes,
-                sets=1 if self.branches == 1 else 1 + self.branches,
-                fill=self.fill,
-                enlarged=max(self.settings.scales) ** 2,
-            )
-            return self._decide(means[None], size)
+        means = mean_over_patches(
+            lambda patches: self._probabilities(patches, (patches.shape[-2], patches.shape[-1])),
+            image,
+            self.settings.patches,
+            randomness.generator(self.seed, "patches", name),
+            classes=self.classes,
+            sets=1 if self.branches == 1 else 1 + self.branches,
+            fill=self.fill,
+            enlarged=max(self.settings.scales) ** 2,
+        )
+        return self._decide(means[None], size)
 
     def _decide(self, means: Tensor, size: Size) -> Decided:
         """What mean probabilities (B, S·C, h, w) say, on whatever device they are."""

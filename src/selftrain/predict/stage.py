@@ -87,12 +87,13 @@ def predict_shard(
             for batch in batched(table, read.size, settings.batch_size, positions, read.pixels, threads):
                 names = [table.image[position] for position in batch.positions]
                 decided = predictor(batch.pixels.to(device), names, sizes[batch.positions[0]])
-                behind(_write, writer, [position - positions.start for position in batch.positions], decided)
+                places = [position - positions.start for position in batch.positions]
+                behind(_write, writer, places, names, decided)
 
 
-def _write(writer: PredictionWriter, places: Sequence[int], decided: Decided) -> None:
+def _write(writer: PredictionWriter, places: Sequence[int], names: Sequence[str], decided: Decided) -> None:
     """Write what is predicted of a batch, once the device has it."""
-    planes = [plane.cpu().numpy() for plane in decided if plane is not None]
+    planes = [plane for plane in decided.on_host(names) if plane is not None]
     for at, place in enumerate(places):
         writer.write(place, *(plane[at] for plane in planes))
 
