@@ -251,14 +251,14 @@ class Graph(Flow):
 
     def _network(self, model: Model) -> list[str]:
         """The modules of the chosen decoder, and of the encoder where it is not timm's."""
-        told = self.train(model).model
+        told = self.pretraining(model).model
         chosen = [registry.DECODERS[told.decoder.name]]
         if told.module is None and told.encoder in registry.ENCODERS:
             chosen.append(registry.ENCODERS[told.encoder])
         return [registry.module_of(path) for path in chosen]
 
     def _own_module(self, model: Model) -> str | None:
-        return self.train(model).model.module
+        return self.pretraining(model).model.module
 
 
 def use_this_python() -> None:

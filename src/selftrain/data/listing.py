@@ -8,7 +8,6 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-from selftrain import randomness
 from selftrain.data import datasets
 from selftrain.errors import UserError
 from selftrain.settings.data import DrawSettings, ListSettings
@@ -55,6 +54,8 @@ def _source(settings: ListSettings) -> tuple[list[Item], list[str]]:
 
 def _drawn(items: list[Item], draw: DrawSettings) -> tuple[list[Item], list[str]]:
     """A part of the images, in their order; which ones depends on nothing but their names and the seed."""
+    from selftrain import randomness  # brings numpy, which calls of Snakemake seldom need
+
     count = draw.of(len(items))
     if count > len(items) - draw.rest:
         left = ", which leaves none for the rest" if draw.rest else ""
