@@ -16,15 +16,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from drawn import READ, split
 from measures import NOT_MEASURED, Line, medians, show
 
 from selftrain.data import streets
 from selftrain.data.images import batched
-from selftrain.data.tables import read_images, write_images
+from selftrain.data.tables import read_images
 from selftrain.models import files
 from selftrain.models.segmenter import Segmenter
 from selftrain.predict.stage import predict_shard
-from selftrain.settings.data import ListSettings, ReadSettings, Size
+from selftrain.settings.data import Size
 from selftrain.settings.model import ModelSettings
 from selftrain.settings.prediction import PredictionSettings, PredictStageSettings
 
@@ -68,10 +69,9 @@ def _told(case: Case, device: str) -> str:
 def _line(case: Case, device: str, to_reach: str, repeats: int) -> Line:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        images = _draw(folder, case)
-        read = ReadSettings(classes=streets.CLASSES, ignore_index=255)
+        images = split(folder, "real", case.images, case.size)
         settings = PredictStageSettings(
-            read=read, prediction=PredictionSettings(), seed=0, batch_size=case.batch, shard=0, shards=1
+            read=READ, prediction=PredictionSettings(), seed=0, batch_size=case.batch, shard=0, shards=1
         )
         network = _saved(folder / "model.safetensors", case)
         table = read_images(images)
@@ -89,21 +89,13 @@ def _line(case: Case, device: str, to_reach: str, repeats: int) -> Line:
     return Line(_told(case, device), measured, to_reach, against, f"{rates['stage'] / rates['bare']:.2f}")
 
 
-def _draw(folder: Path, case: Case) -> Path:
-    streets.write(folder, domain="real", count=case.images, seed=0, size=case.size)
-    listed = ListSettings(
-        root=str(folder), data_root=str(folder), images=("images/*.png",), labels=None, list=None, labeled=False
-    )
-    write_images(listed, folder / "images.csv")
-    return folder / "images.csv"
-
-
 def _saved(path: Path, case: Case) -> Segmenter:
     torch.manual_seed(0)
     settings = ModelSettings(encoder=case.encoder)
     network = Segmenter(settings, len(streets.CLASSES)).eval()
     files.save(path, network, settings, streets.CLASSES, 0, None)
-    return network.to("cuda" if torch.cuda.is_available() else "cpu")
+    # As the stage has it: channels_last is an eighth faster here, and no merit of the stage.
+    return network.to(memory_format=torch.channels_last).to("cuda" if torch.cuda.is_available() else "cpu")
 
 
 @torch.inference_mode()
