@@ -11,7 +11,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import distributions
 from pathlib import Path
 
 NOT_MEASURED = "not measured: no GPU"
@@ -62,7 +62,8 @@ def machine() -> str:
     """Processor, cores and versions."""
     described = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     names = [line.split(":")[1].strip() for line in described.splitlines() if line.startswith("model name")]
-    versions = ", ".join(f"{package} {version(package)}" for package in ("torch", "numpy", "h5py", "snakemake"))
+    there = {one.metadata["Name"]: one.version for one in distributions()}  # where a GPU is, Snakemake need not be
+    versions = ", ".join(f"{name} {there[name]}" for name in ("torch", "numpy", "h5py", "snakemake") if name in there)
     processor = names[0] if names else platform.machine()
     return f"{processor}, {os.cpu_count()} cores, Python {platform.python_version()}, {versions}"
 

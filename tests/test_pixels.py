@@ -171,6 +171,21 @@ def test_a_damaged_file_is_read_or_refused_but_never_a_traceback(tmp_path, kind,
             assert str(path) in str(error)
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_a_broken_deep_png_does_not_reach_the_decoder_that_breaks_on_it(tmp_path, monkeypatch):
+    import torchvision.io
+
+    monkeypatch.setattr(torchvision.io, "decode_png", lambda *_: pytest.fail("decoded"))
+    content = write(tmp_path / "a.png", values(4, 16, (4, 4))).read_bytes()
+    start = content.index(b"IDAT") + 4
+    for position in range(start, content.index(b"IEND") - 4):
+        damaged = bytearray(content)
+        damaged[position] ^= 0x55
+        (tmp_path / "a.png").write_bytes(damaged)
+        with pytest.raises(UserError, match=r"a\.png: not readable"):
+            read_image(tmp_path / "a.png", pixels=PixelSettings(channels=4, bits=16))
+
+
 @pytest.mark.parametrize("size", [(5, 7), (20, 30), (9, 40)])
 def test_resizing_is_that_of_8_bit_color(tmp_path, size):
     color = values(3, 8)

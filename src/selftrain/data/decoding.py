@@ -138,10 +138,15 @@ def _is_whole(image: Image.Image, stored: str) -> bool:
 def deep_png(path: Path | str) -> np.ndarray:
     """PNG color of 16 bits, uint16 (H, W, channels).
 
-    Torch is imported for it alone, since checking and listing must start quickly.
+    Torch is imported for it alone, since checking and listing must start quickly. Its decoder corrupts memory where a
+    file is broken, so Pillow, which would drop the lower byte, looks first: at checksums, then at the pixels' stream.
     """
     from torchvision.io import ImageReadMode, decode_png, read_file
 
+    with Image.open(path) as image:
+        image.verify()
+    with Image.open(path) as image:  # verified, an image cannot be loaded any more
+        image.load()
     return decode_png(read_file(str(path)), ImageReadMode.UNCHANGED).permute(1, 2, 0).contiguous().numpy()
 
 
