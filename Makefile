@@ -31,9 +31,7 @@ lint: setup
 	$(BIN)/snakemake --lint
 
 bench: setup
-	$(BIN)/python benchmarks/selection.py
-	$(BIN)/python benchmarks/sisc.py
-	$(BIN)/python benchmarks/mixing.py
+	$(BIN)/python benchmarks
 
 schema: setup
 	$(BIN)/selftrain schema > workflow/schemas/config.schema.json

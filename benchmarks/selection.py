@@ -49,8 +49,8 @@ class Sizes:
     times: int = 8
     """How often the same logits count as further images."""
     shape: tuple[int, int] = FULL
-    repeats: int = 5
-    growing: tuple[int, ...] = (32, 128, 512, 1024)
+    repeats: int = 3
+    growing: tuple[int, ...] = (32, 256, 1024)
     memory: tuple[int, ...] = (64, 1000)
     small: tuple[int, int] = (128, 256)
 
