@@ -8,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from torch import nn
 from torch.nn import functional as F
 
 from selftrain.artifacts import digest_file
@@ -18,10 +19,12 @@ from selftrain.data.palette import palette
 from selftrain.data.reading import read_image
 from selftrain.errors import UserError
 from selftrain.models import files
+from selftrain.models.segmenter import Segmenter
 from selftrain.predict.folder import predict_folder
 from selftrain.predict.forward import Predictor, load_predictor
 from selftrain.predict.stage import predict_shard
 from selftrain.predict.store import Predictions, read_histograms
+from selftrain.settings.model import ModelSettings
 from selftrain.settings.prediction import InferenceSettings, PredictionSettings, PredictStageSettings
 
 SINGLE = PredictionSettings()
@@ -239,3 +242,23 @@ def test_masks_do_not_take_the_place_of_the_images(model, folder, which):
     with pytest.raises(UserError, match="would take the place of the images"):
         predict_folder(model, folder / which, folder / "deep" / "..", SINGLE)
     assert (folder / "a.png").read_bytes() == before
+
+
+class Reshaping(nn.Module):
+    """A network that counts on its maps lying in memory as they do in training."""
+
+    def __init__(self, classes):
+        super().__init__()
+        self.layer = nn.Conv2d(3, classes, 3, padding=1)
+
+    def forward(self, images):
+        maps = self.layer(images)
+        return maps.view(len(maps) * maps.shape[1], 1, *maps.shape[2:]).view(maps.shape)
+
+
+def test_a_network_of_ones_own_finds_memory_as_in_training(tmp_path):
+    settings = ModelSettings(module="test_predict:Reshaping")
+    files.save(tmp_path / "model.safetensors", Segmenter(settings, 4), settings, ("a", "b", "c", "d"), 1, None)
+    predictor = load_predictor(tmp_path / "model.safetensors", InferenceSettings(), torch.device("cpu"))
+    found = predictor(torch.zeros(2, 3, 8, 9, dtype=torch.uint8), ["x", "y"], (8, 9)).on_host(["x", "y"])
+    assert found.classes.shape == (2, 8, 9)

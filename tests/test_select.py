@@ -189,6 +189,13 @@ def test_select_writes_a_row_per_class(files):
     assert table.kept_fraction[0] == table.target[0] / table.selected[0]
 
 
+def test_a_cut_in_the_bins_of_another_version_is_refused(files):
+    table = run(files)
+    table.assign(threshold_bin=table.threshold_bin // 4).to_csv(files / "cut.csv", index=False)
+    with pytest.raises(UserError, match=r"cut\.csv: its bins are not those of this version; run select again"):
+        read_cut(files / "cut.csv")
+
+
 def test_mistakes_are_named(files):
     with pytest.raises(UserError, match=r"0\.h5: predicts.*run predict again"):
         pd.read_csv(files / "classes.csv", keep_default_na=False).replace("NA", "c").to_csv(

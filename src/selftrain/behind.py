@@ -15,7 +15,7 @@ WAITING = 2
 class Behind:
     """Calls functions in a thread of its own, in order, at most a few calls behind.
 
-    What a call raises is raised by one of the next, at the latest where the block ends.
+    What a call raises is raised by one of the next, at the latest where the block ends, unless the loop fails itself.
 
     >>> told = []
     >>> with Behind() as behind:

@@ -143,10 +143,11 @@ def deep_png(path: Path | str) -> np.ndarray:
     """
     from torchvision.io import ImageReadMode, decode_png, read_file
 
-    with Image.open(path) as image:
-        image.verify()
-    with Image.open(path) as image:  # verified, an image cannot be loaded any more
-        image.load()
+    with telling(path):
+        with Image.open(path) as image:
+            image.verify()
+        with Image.open(path) as image:  # verified, an image cannot be loaded any more
+            image.load()
     return decode_png(read_file(str(path)), ImageReadMode.UNCHANGED).permute(1, 2, 0).contiguous().numpy()
 
 

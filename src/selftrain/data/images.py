@@ -62,7 +62,10 @@ def batched(
         ahead: deque[list[Future[Tensor]]] = deque()
         for group in alike[:AHEAD]:
             ahead.append([pool.submit(read, position) for position in group])
-        for number, group in enumerate(alike):
-            if number + AHEAD < len(alike):
-                ahead.append([pool.submit(read, position) for position in alike[number + AHEAD]])
-            yield Images(group, torch.stack([image.result() for image in ahead.popleft()]))
+        try:
+            for number, group in enumerate(alike):
+                if number + AHEAD < len(alike):
+                    ahead.append([pool.submit(read, position) for position in alike[number + AHEAD]])
+                yield Images(group, torch.stack([image.result() for image in ahead.popleft()]))
+        finally:
+            pool.shutdown(cancel_futures=True)

@@ -48,11 +48,10 @@ class Rule:
             key: of the image's draws.
         """
         ignored = bins < np.take(self.threshold, classes)
-        labels = classes | ignored.view(np.uint8) * np.uint8(
-            IGNORE
-        )  # 255 has all bits set; np.where takes 20 x as long
+        # 255 has all bits set, so this is np.where(ignored, 255, classes) in a twentieth of its time.
+        labels = classes | ignored.view(np.uint8) * np.uint8(IGNORE)
         flat = labels.ravel()
-        pixels = np.flatnonzero(flat != IGNORE)
+        pixels = np.flatnonzero(np.take(self.limit < draws.ALWAYS, flat))
         dropped = draws.draw(key, pixels) >= np.take(self.limit, flat[pixels])
         flat[pixels[dropped]] = IGNORE
         return labels

@@ -197,8 +197,10 @@ def load_predictor(
     network, about = files.load(model)
     if classes is not None and tuple(about["classes"]) != tuple(classes):
         raise UserError(f"{model}: made for the classes {about['classes']}, not {list(classes)}")
+    if about["model"]["module"] is None:  # a user's own network may count on how its maps lie in memory
+        network = network.to(memory_format=torch.channels_last)  # a tenth to a fifth faster on a CPU
     return Predictor(
-        network.to(memory_format=torch.channels_last).to(device),  # a tenth to a fifth faster, on a CPU too
+        network.to(device),
         len(about["classes"]),
         settings,
         seed,

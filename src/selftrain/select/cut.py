@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from selftrain.confidence import BINS, groups
+from selftrain.confidence import BINS, groups, log_odds_of
 from selftrain.errors import UserError
 
 Counts = npt.NDArray[np.int64]
@@ -111,6 +111,9 @@ def read_cut(path: Path | str, classes: Sequence[str] | None = None) -> pd.DataF
         raise UserError(f"{path}: has columns {list(table.columns)}, not {list(COLUMNS)}; run select again")
     if classes is not None and tuple(table["class"]) != tuple(classes):
         raise UserError(f"{path}: is about {tuple(table['class'])}, not {tuple(classes)}; run select again")
+    given = table[table.threshold_bin.lt(BINS) & table.threshold_log_odds.notna()]
+    if not np.allclose(given.threshold_log_odds, log_odds_of(given.threshold_bin)):
+        raise UserError(f"{path}: its bins are not those of this version; run select again")
     return table
 
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
-from torch._dynamo.exc import TorchDynamoException
+from torch._dynamo.exc import BackendCompilerFailed, TorchDynamoException
 
 from selftrain.errors import UserError
 
@@ -30,8 +30,9 @@ def compiler_told() -> Iterator[None]:
     try:
         yield
     except TorchDynamoException as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        missing = "; a C++ compiler such as g++ is needed, and Triton on a GPU. Install them, or"
+        remedy = missing if isinstance(error, BackendCompilerFailed) else ";"
         raise UserError(
-            f"train.compile: torch cannot compile this network here ({reason}); a C++ compiler such as g++ is needed, "
-            "and Triton on a GPU. Install them, or set it to false"
+            f"train.compile: torch cannot compile this network here ({reason}){remedy} set it to false"
         ) from error

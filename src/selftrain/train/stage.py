@@ -256,8 +256,9 @@ def _optimizer(model: Segmenter, settings: OptimizerSettings, *, fused: bool = T
         for part, parameters in model.parts().items()
         if parameters
     ]
+    # Fused, SGD keeps what was in memory as its momentum where the first step of 16-mixed overflows (torch 2.15).
     if settings.name == "sgd":
-        return torch.optim.SGD(groups, momentum=settings.momentum, weight_decay=settings.weight_decay, fused=fused)
+        return torch.optim.SGD(groups, momentum=settings.momentum, weight_decay=settings.weight_decay)
     return torch.optim.AdamW(groups, weight_decay=settings.weight_decay, fused=fused)
 
 

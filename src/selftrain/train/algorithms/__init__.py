@@ -60,7 +60,7 @@ class Loss:
     terms: dict[str, Tensor]
     """By name, weighted; the loop adds them."""
     facts: dict[str, Tensor] = field(default_factory=dict)
-    """What train.csv tells beside the terms."""
+    """What train.csv tells beside the terms, each without dimensions, on the training's device."""
     example: dict[str, Tensor] = field(default_factory=dict)
     """Pictures that show how unlabeled images are used, by name: images (channels, h, w), or maps, uint8 (h, w)."""
 
