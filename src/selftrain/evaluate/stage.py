@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
@@ -79,8 +79,8 @@ def evaluate_split(
     objects = np.zeros((classes, OCTAVES, 3), np.int64)
     sizes = working_sizes(table, split.score_size)
 
-    def score(positions: Sequence[int], names: Sequence[str], begun: Callable[[], Decided]) -> None:
-        for mask, position in zip(begun().on_host(names).classes, positions, strict=True):
+    def score(positions: Sequence[int], names: Sequence[str], decided: Decided) -> None:
+        for mask, position in zip(decided.on_host(names).classes, positions, strict=True):
             truth = read_label(table.label_file.iloc[position], read, sizes[position])
             matrix[:] += confusion(truth, mask, classes)
             objects[:] += by_size(truth, mask, classes)
@@ -91,5 +91,5 @@ def evaluate_split(
             for size, group in groupby(enumerate(batch.positions), key=lambda pair: sizes[pair[1]]):
                 places, positions = zip(*group, strict=True)
                 names = [table.image.iloc[position] for position in positions]
-                behind(score, positions, names, predictor.begun(pixels[list(places)], names, size))
+                behind(score, positions, names, predictor(pixels[list(places)], names, size))
     return matrix, objects

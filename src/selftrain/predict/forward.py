@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import NamedTuple
@@ -95,6 +94,7 @@ class Predictor:
     branches: int = 1
     calibrator: Calibrator = NONE
 
+    @torch.inference_mode()
     def __call__(self, images: Tensor, names: Sequence[str], size: Size) -> Decided:
         """What is predicted of a batch.
 
@@ -103,31 +103,13 @@ class Predictor:
             names: of the B images.
             size: height and width of the result.
         """
-        return self.begun(images, names, size)()
-
-    @torch.inference_mode()
-    def begun(self, images: Tensor, names: Sequence[str], size: Size) -> Callable[[], Decided]:
-        """The network's part of a call, done; what is returned does the rest, in whichever thread calls it.
-
-        Averages are decided at once: at full size, they are too large to wait.
-        """
-        if self.settings.patches is None and self._views == [(1.0, False)] and not self.calibrator.of_probabilities:
-            return partial(self._decide_logits, self._logits(images), size)
-        decided = self._averaged(images, names, size)
-        return lambda: decided
-
-    def _averaged(self, images: Tensor, names: Sequence[str], size: Size) -> Decided:
-        """What is predicted of a batch by several views or patches."""
-        if self.settings.patches is None:
+        if self.settings.patches is not None:
+            each = [self._decide_patched(image, name, size) for image, name in zip(images, names, strict=True)]
+            classes, bins, agreeing = zip(*each, strict=True)
+            return Decided(torch.cat(classes), torch.cat(bins), None if self.branches == 1 else torch.cat(agreeing))
+        if self._views != [(1.0, False)] or self.calibrator.of_probabilities:
             return self._decide(self._probabilities(images, size), size)
-        each = [self._decide_patched(image, name, size) for image, name in zip(images, names, strict=True)]
-        classes, bins, agreeing = zip(*each, strict=True)
-        return Decided(torch.cat(classes), torch.cat(bins), None if self.branches == 1 else torch.cat(agreeing))
-
-    @torch.inference_mode()
-    def _decide_logits(self, said: list[Tensor], size: Size) -> Decided:
-        """What logits (B, C, h, w) say, of the network and of its branches where agreement is counted."""
-        whole, *branches = said
+        whole, *branches = self._logits(images)
         prior = 0 if self.prior is None else at_size(self.prior, size).log()
         votes = [top_classes(_at(logits, size) + prior) for logits in branches]
         logits = _at(whole, size)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -82,18 +82,18 @@ def predict_shard(
             }
             | ({} if calibrator is None else {"calibrator": artifacts.digest_file(calibrator)}),
         )
-        # Images are read, and what the network says of them is decided and written, while it works.
+        # Images are read, and what is predicted of them is written, while the network works.
         with writer, Behind() as behind:
             for batch in batched(table, read.size, settings.batch_size, positions, read.pixels, threads):
                 names = [table.image[position] for position in batch.positions]
-                begun = predictor.begun(batch.pixels.to(device), names, sizes[batch.positions[0]])
+                decided = predictor(batch.pixels.to(device), names, sizes[batch.positions[0]])
                 places = [position - positions.start for position in batch.positions]
-                behind(_write, writer, places, names, begun)
+                behind(_write, writer, places, names, decided)
 
 
-def _write(writer: PredictionWriter, places: Sequence[int], names: Sequence[str], begun: Callable[[], Decided]) -> None:
-    """Decide what is predicted of a batch, and write it once the device has it."""
-    planes = [plane for plane in begun().on_host(names) if plane is not None]
+def _write(writer: PredictionWriter, places: Sequence[int], names: Sequence[str], decided: Decided) -> None:
+    """Write what is predicted of a batch, once the device has it."""
+    planes = [plane for plane in decided.on_host(names) if plane is not None]
     for at, place in enumerate(places):
         writer.write(place, *(plane[at] for plane in planes))
 
