@@ -42,7 +42,11 @@ class Case:
     """Readers of images too."""
 
 
-ON_CPU = (Case("mobilenetv3_small_050", (96, 192), 8, 256), Case("resnet18", (512, 1024), 2, 12))
+ON_CPU = (
+    Case("mobilenetv3_small_050", (96, 192), 8, 256),
+    Case("resnet18", (512, 1024), 2, 12),
+    Case("resnet50", (512, 1024), 1, 6),
+)
 ON_GPU = (Case("resnet18", (512, 1024), 8, 256, 8), Case("resnet101", (512, 1024), 8, 256, 8))
 QUICK = (Case("mobilenetv3_small_050", (32, 64), 2, 4),)
 
