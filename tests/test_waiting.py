@@ -34,23 +34,27 @@ def test_what_waits_is_seen():
 
 @pytest.fixture
 def every_step(monkeypatch):
-    """Lets all steps of trainings run within what a context manager sets up."""
-    advance = stage._Run.advance
+    """Lets all steps of trainings run within what a context manager sets up, and lists those that did."""
+    advance, taken = stage._Run.advance, []
 
     def within(context):
         def advancing(self, batches):
             with context():
-                return advance(self, batches)
+                told = advance(self, batches)
+            taken.append(self.step)
+            return told
 
         monkeypatch.setattr(stage._Run, "advance", advancing)
+        return taken
 
     return within
 
 
 @pytest.mark.parametrize("kind", trainings.EVERY)
 def test_no_step_asks_for_a_value(run, every_step, kind):
-    every_step(Refusing)
+    taken = every_step(Refusing)
     run(kind, trainings.settings(kind))
+    assert taken == [1, 2, 3, 4]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
@@ -59,8 +63,9 @@ def test_no_step_asks_for_a_value(run, every_step, kind):
 def test_no_step_waits_for_the_gpu(run, every_step, kind, precision):
     if precision == "16-mixed" and "clip_gradient" in trainings.EVERY[kind]:
         pytest.skip("torch looks for infinite gradients before it clips what was scaled")
-    every_step(lambda: _SyncDebug("error"))
+    taken = every_step(lambda: _SyncDebug("error"))
     run(kind, trainings.settings(kind, precision=precision, channels_last=True))
+    assert taken == [1, 2, 3, 4]
 
 
 class _SyncDebug:
