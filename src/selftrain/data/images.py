@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
-from selftrain.data.augmentation import to_tensor
 from selftrain.data.decoding import DEFAULT
 from selftrain.data.reading import read_image
 from selftrain.data.tables import working_sizes
@@ -25,7 +25,7 @@ AHEAD = 2
 
 @dataclass(frozen=True)
 class Images:
-    """Images of one size: positions in their table, and (B, channels, h, w)."""
+    """Images of one size: positions in their table, and (B, channels, h, w), in memory channels_last as files are."""
 
     positions: list[int]
     pixels: Tensor
@@ -55,17 +55,18 @@ def batched(
     alike = [list(group) for batch in batches for _, group in groupby(batch, key=lambda at: sizes[at])]
     files = [Path(file) for file in table.image_file]
 
-    def read(position: int) -> Tensor:
-        return to_tensor(read_image(files[position], sizes[position], pixels))
+    def read(position: int) -> np.ndarray:
+        return read_image(files[position], sizes[position], pixels)
 
     with ThreadPoolExecutor(readers) as pool:
-        ahead: deque[list[Future[Tensor]]] = deque()
+        ahead: deque[list[Future[np.ndarray]]] = deque()
         for group in alike[:AHEAD]:
             ahead.append([pool.submit(read, position) for position in group])
         try:
             for number, group in enumerate(alike):
                 if number + AHEAD < len(alike):
                     ahead.append([pool.submit(read, position) for position in alike[number + AHEAD]])
-                yield Images(group, torch.stack([image.result() for image in ahead.popleft()]))
+                images = np.stack([image.result() for image in ahead.popleft()])
+                yield Images(group, torch.from_numpy(images).permute(0, 3, 1, 2))
         finally:
             pool.shutdown(cancel_futures=True)

@@ -159,7 +159,7 @@ class _Own(nn.Module):
         return list(own) if isinstance(own, nn.ModuleList) and len(own) > 1 else [nn.Module()]
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        said = self.network(images)
+        said = self.network(images.contiguous())  # which it may count on
         branches = tuple(said) if isinstance(said, tuple | list) else (said,)
         wanted = f"logits (B, {self.classes}, h, w)" + (" of each branch" if len(branches) > 1 else "")
         for logits in branches:

@@ -18,14 +18,19 @@ from selftrain import randomness
 from selftrain.calibrate.calibrator import NONE, Calibrator
 from selftrain.data.augmentation import fill_color
 from selftrain.errors import UserError
+from selftrain.memory import keep_freed_memory
 from selftrain.models import files
 from selftrain.models.agreement import agreement
+from selftrain.models.folding import folded
 from selftrain.models.top import top_classes
 from selftrain.predict.confidence import UNDEFINED, decide, decide_probabilities
 from selftrain.predict.patches import mean_over_patches
 from selftrain.predict.spatial_prior import at_size
 from selftrain.settings.data import Size
 from selftrain.settings.prediction import InferenceSettings
+
+EXAMPLE = (224, 224)
+"""Height and width of an image that every encoder takes."""
 
 
 class Planes(NamedTuple):
@@ -194,10 +199,12 @@ def load_predictor(
     Raises:
         UserError: the file is no model, or made for others than `classes`.
     """
+    keep_freed_memory()
     network, about = files.load(model)
     if classes is not None and tuple(about["classes"]) != tuple(classes):
         raise UserError(f"{model}: made for the classes {about['classes']}, not {list(classes)}")
-    if about["model"]["module"] is None:  # a user's own network may count on how its maps lie in memory
+    if about["model"]["module"] is None:  # a user's own network may count on its layers, and how their maps lie
+        network = folded(network, torch.zeros(1, len(about["model"]["mean"]), *EXAMPLE))
         network = network.to(memory_format=torch.channels_last)  # a tenth to a fifth faster on a CPU
     return Predictor(
         network.to(device),
