@@ -1,26 +1,38 @@
+"""The lease of devices, among many processes over ids that no machine has."""
+
 import multiprocessing
 import os
+import random
+import signal
+import subprocess
+import sys
 import threading
+import time
 
 import pytest
 
-from selftrain import devices
-from selftrain.devices import _locked_one, _visible_ids, leased_device
+from selftrain import devices, locks
+from selftrain.devices import VISIBLE, _leased, _visible_ids, leased_device
+from selftrain.errors import UserError
 
 fork = multiprocessing.get_context("fork")
 
 
 class Holder:
-    """A process that leases one of the ids, tells which, and holds it until let go."""
+    """A process that leases some of the ids, tells which, and holds them until let go; it may have a child."""
 
-    def __init__(self, ids, folder):
+    def __init__(self, ids, count, folder, child=None):
         self.told, theirs = fork.Pipe()
-        self.process = fork.Process(target=self._hold, args=(ids, folder, theirs))
+        self.process = fork.Process(target=self._hold, args=(ids, count, folder, theirs, child))
         self.process.start()
 
     @staticmethod
-    def _hold(ids, folder, told):
-        with _locked_one(ids, folder) as own:
+    def _hold(ids, count, folder, told, child):
+        with _leased(ids, count, folder) as own:
+            if child is not None:
+                process = fork.Process(target=child)
+                process.start()
+                told.send(process.pid)
             told.send(own)
             told.recv()
 
@@ -31,61 +43,125 @@ class Holder:
         self.told.send("go")
         self.process.join()
 
+    def kill(self):
+        self.process.kill()
+        self.process.join()
+
 
 @pytest.fixture
 def hold(tmp_path, monkeypatch):
     wait = devices.time.sleep
-    monkeypatch.setattr(devices.time, "sleep", lambda seconds: wait(0.02))
+    monkeypatch.setattr(devices.time, "sleep", lambda seconds: wait(0.01))
     holders = []
 
-    def start(ids=("0", "1")):
-        holders.append(Holder(list(ids), tmp_path))
+    def start(ids=("0", "1"), count=1, child=None):
+        holders.append(Holder(ids, count, tmp_path, child))
         return holders[-1]
 
     yield start
     for holder in holders:
-        holder.process.kill()
-        holder.process.join()
+        holder.kill()
 
 
 def test_each_job_has_a_device_of_its_own_and_others_wait(hold):
     first, second = hold(), hold()
-    assert {first.own(), second.own()} == {"0", "1"}
+    assert {*first.own(), *second.own()} == {"0", "1"}
     third = hold()
     assert third.own(timeout=0.3) is None
     first.let_go()
-    assert third.own() in ("0", "1")
+    assert third.own() in (["0"], ["1"])
 
 
-def test_a_killed_job_gives_its_device_back(hold):
-    first = hold(["3"])
-    assert first.own() == "3"
-    waiting = hold(["3"])
-    assert waiting.own(timeout=0.3) is None
-    first.process.kill()
-    assert waiting.own() == "3"
+def test_a_job_of_two_devices_is_not_overtaken_by_those_of_one(hold):
+    first, second = hold(), hold()
+    assert first.own() and second.own()
+    both = hold(count=2)
+    assert both.own(timeout=0.3) is None
+    later = hold()
+    first.let_go()
+    assert later.own(timeout=0.3) is None, "the device that is free is for who asked first"
+    second.let_go()
+    assert both.own() == ["0", "1"]
+    both.let_go()
+    assert later.own()
 
 
-def test_a_child_of_a_killed_job_does_not_keep_its_device(hold, tmp_path):
-    """As loader workers do, which outlive a killed training by seconds."""
-    told, theirs = fork.Pipe()
+def test_a_killed_job_gives_its_devices_back_also_while_it_waits_for_more(hold):
+    first = hold()
+    assert first.own() == ["0"]
+    both = hold(count=2)  # has one, waits for the other, and has the turn
+    assert both.own(timeout=0.3) is None
+    both.kill()
+    other = hold()
+    assert other.own() == ["1"]
+    first.kill()
+    assert hold().own() == ["0"]
 
-    def job():
-        with _locked_one(["0"], tmp_path):
-            worker = fork.Process(target=threading.Event().wait, args=(60,))
-            worker.start()
-            theirs.send(worker.pid)
-            worker.join()
 
-    process = fork.Process(target=job)
-    process.start()
-    worker = told.recv()
-    process.kill()
-    process.join()
-    try:
-        assert hold(["0"]).own() == "0"
-    finally:
-        os.kill(worker, 9)
+def sleep():
+    threading.Event().wait(60)
+
+
+def let_go_and_sleep():
+    locks.let_go()
+    sleep()
+
+
+def test_a_child_that_may_still_work_keeps_the_device_of_a_killed_job_and_a_reader_does_not(hold):
+    for child, free in ((sleep, False), (let_go_and_sleep, True)):
+        first = hold(["0"], child=child)
+        pid = first.own()
+        assert first.own() == ["0"]
+        threading.Event().wait(0.2)  # until the reader has let go
+        first.kill()
+        waiting = hold(["0"])
+        assert (waiting.own(timeout=0.5) == ["0"]) == free
+        os.kill(pid, signal.SIGKILL)
+        assert free or waiting.own() == ["0"]
+        waiting.kill()
+
+
+JOB = """
+import json, os, random, sys, time
+from selftrain import devices
+sleep = time.sleep
+devices.time.sleep = lambda seconds: sleep(0.002)
+folder, number = devices.Path(sys.argv[1]), sys.argv[2]
+draw = random.Random(int(number))
+for turn in range(4):
+    count = draw.choice([1, 1, 1, 2, 3])
+    with devices._leased([str(one) for one in range(4)], count, folder) as own:
+        assert len(own) == count
+        claims = []
+        for one in own:  # whoever else holds the device has its claim there
+            claims.append(os.open(folder / f"claim-{one}", os.O_CREAT | os.O_EXCL))
+        sleep(draw.random() * 0.02)
+        for one in own:
+            os.unlink(folder / f"claim-{one}")
+print("done")
+"""
+
+
+@pytest.mark.parametrize("killed", [0, 4])
+def test_many_jobs_of_one_to_three_devices_never_share_one_and_never_wait_for_ever(tmp_path, killed):
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    jobs = [
+        subprocess.Popen([sys.executable, "-c", JOB, tmp_path, str(number)], env=environment, stdout=-1, stderr=-1)
+        for number in range(12)
+    ]
+    draw = random.Random(killed)
+    for job in draw.sample(jobs, killed):
+        time.sleep(draw.random() * 0.3)
+        job.kill()
+        # What a killed job claimed is nobody's now: its claims, which no system frees, are taken away.
+        job.wait()
+        for claim in tmp_path.glob("claim-*"):
+            with locks.held(tmp_path / f"{claim.name.removeprefix('claim-')}.lock") as free:
+                if free:
+                    claim.unlink(missing_ok=True)
+    ended = [job.communicate(timeout=60) for job in jobs]
+    finished = [out for out, _ in ended if out.strip() == b"done"]
+    assert len(finished) >= len(jobs) - killed, [error.decode() for _, error in ended]
 
 
 @pytest.mark.parametrize(
@@ -94,33 +170,63 @@ def test_a_child_of_a_killed_job_does_not_keep_its_device(hold, tmp_path):
         (None, 0, []),
         (None, 2, ["0", "1"]),
         ("", 0, []),
+        ("-1", 0, []),
         ("2", 1, ["2"]),
         ("0, 3", 2, ["0", "3"]),
+        ("0,-1,3", 1, ["0"]),
         ("GPU-ab,GPU-cd", 2, ["GPU-ab", "GPU-cd"]),
     ],
 )
-def test_the_ids_to_choose_from(monkeypatch, listed, count, ids):
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    if listed is not None:
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", listed)
-    assert _visible_ids(count) == ids
+def test_the_ids_to_choose_from(listed, count, ids):
+    assert _visible_ids(listed, count) == ids
 
 
-@pytest.mark.parametrize("given", [None, "5"])
-def test_the_lease_steps_aside_for_one_device_or_none(monkeypatch, tmp_path, given):
+@pytest.fixture
+def gpus(monkeypatch, tmp_path):
     monkeypatch.setattr(devices.tempfile, "gettempdir", lambda: str(tmp_path))
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 1 if given else 0)
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    if given:
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
-    with leased_device():
-        assert os.environ.get("CUDA_VISIBLE_DEVICES") == given
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+
+    def have(count, listed=None):
+        monkeypatch.setattr("torch.cuda.device_count", lambda: count)
+        monkeypatch.delenv(VISIBLE, raising=False)
+        if listed is not None:
+            monkeypatch.setenv(VISIBLE, listed)
+
+    return have
+
+
+@pytest.mark.parametrize(
+    ("there", "listed", "count", "kind"),
+    [(0, None, 1, "cpu"), (0, None, 2, "cpu"), (1, None, 1, "cuda"), (1, "5", 1, "cuda"), (2, "5,7", 2, "cuda")],
+)
+def test_the_lease_steps_aside_where_there_is_no_choice(gpus, tmp_path, there, listed, count, kind):
+    gpus(there, listed)
+    with leased_device(count) as device:
+        assert device.type == kind and os.environ.get(VISIBLE) == listed
     assert not list(tmp_path.iterdir())
 
 
-def test_the_lease_is_told_to_cuda(monkeypatch, tmp_path, hold):
-    monkeypatch.setattr(devices.tempfile, "gettempdir", lambda: str(tmp_path))
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
-    with leased_device():
-        assert os.environ["CUDA_VISIBLE_DEVICES"] in ("4", "6")
+@pytest.mark.parametrize(("there", "listed", "count"), [(4, "4,6,1,2", 1), (4, "4,6,1,2", 2), (2, None, 2)])
+def test_the_lease_is_told_to_cuda(gpus, tmp_path, there, listed, count):
+    gpus(there, listed)
+    with leased_device(count) as device:
+        own = os.environ[VISIBLE].split(",")
+        assert device.type == "cuda" and len(set(own)) == count
+        assert set(own) <= set((listed or "0,1").split(","))
+        for one in own:
+            with locks.held(devices._folder() / f"{one}.lock") as free:
+                assert not free
+
+
+def test_each_job_of_a_scheduler_counts_its_devices_anew(gpus, monkeypatch):
+    gpus(2)
+    alone = devices._folder()
+    monkeypatch.setenv("SLURM_JOB_ID", "77")
+    assert devices._folder() != alone
+
+
+def test_too_few_devices_are_told(gpus):
+    gpus(1, "3")
+    message = r"resources.gpu: 2 GPUs are asked for, 1 can be seen here \(CUDA_VISIBLE_DEVICES=3\)"
+    with pytest.raises(UserError, match=message), leased_device(2):
+        pass

@@ -35,13 +35,13 @@ class Killed(BaseException):
     """As good as a kill for what the process has written until then."""
 
 
-def network(classes, width=6, channels=3):
+def network(classes, width=6, channels=3, dropout=0.1):
     """With what makes resuming hard: batch-norm statistics and dropout."""
     return nn.Sequential(
         nn.Conv2d(channels, width, 3, stride=2, padding=1),
         nn.BatchNorm2d(width),
         nn.ReLU(),
-        nn.Dropout2d(0.1),
+        nn.Dropout2d(dropout),
         nn.Conv2d(width, classes, 1),
     )
 

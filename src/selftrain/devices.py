@@ -1,59 +1,85 @@
-"""Which device a job runs on: Snakemake limits how many jobs use a GPU, but tells no job which one is its own."""
+"""Which devices a job runs on: Snakemake limits how many jobs use a GPU, but tells no job which one is its own."""
 
 from __future__ import annotations
 
-import fcntl
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
+
+from selftrain import locks
+from selftrain.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 @contextmanager
-def leased_device() -> Iterator[None]:
-    """Hold one GPU for this process, by a file lock that the system frees however the process ends.
+def leased_device(count: int = 1) -> Iterator[torch.device]:
+    """Hold GPUs for this process and those that it forks; yields where to compute: 'cuda' or, without any GPU, 'cpu'.
 
-    Sets CUDA_VISIBLE_DEVICES, so it must come before anything uses CUDA. Steps aside where a scheduler has already
-    given exactly one device, and where there is no GPU.
+    Sets CUDA_VISIBLE_DEVICES, so it must come before anything uses CUDA. Steps aside where a scheduler has given just
+    as many devices as are wanted, where there is one only, and where there is no GPU.
+
+    Args:
+        count: GPUs wanted.
+
+    Raises:
+        UserError: there are GPUs, but fewer.
     """
     import torch
 
-    ids = _visible_ids(torch.cuda.device_count())
-    if len(ids) < 2:
-        yield
-        return
-    with _locked_one(ids) as own:
-        os.environ["CUDA_VISIBLE_DEVICES"] = own
-        yield
+    listed = os.environ.get(VISIBLE)
+    ids = _visible_ids(listed, torch.cuda.device_count())
+    if not ids:
+        yield torch.device("cpu")
+    elif len(ids) < count:
+        told = f" ({VISIBLE}={listed})" if listed else ""
+        raise UserError(f"resources.gpu: {count} GPUs are asked for, {len(ids)} can be seen here{told}")
+    elif len(ids) == count and (listed or count == 1):
+        yield torch.device("cuda")
+    else:
+        with _leased(ids, count, _folder()) as own:
+            os.environ[VISIBLE] = ",".join(own)
+            yield torch.device("cuda")
 
 
-def _visible_ids(count: int) -> list[str]:
-    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return [part.strip() for part in listed.split(",") if part.strip()] if listed else [str(i) for i in range(count)]
+def _visible_ids(listed: str | None, count: int) -> list[str]:
+    """The ids that CUDA_VISIBLE_DEVICES lists, as far as CUDA heeds it, or those of all `count` devices."""
+    ids = [str(number) for number in range(count)] if listed is None else [part.strip() for part in listed.split(",")]
+    return [one for one in ids if one][:count]
+
+
+def _folder() -> Path:
+    """Of the locks of this machine's devices. Within a scheduler's job ids may be counted anew, so each has its own."""
+    job = os.environ.get("SLURM_JOB_ID")
+    return Path(tempfile.gettempdir(), f"selftrain-devices-{os.getuid()}" + (f"-{job}" if job else ""))
 
 
 @contextmanager
-def _locked_one(ids: list[str], folder: Path | None = None) -> Iterator[str]:
-    folder = folder or Path(tempfile.gettempdir()) / f"selftrain-devices-{os.getuid()}"
-    folder.mkdir(parents=True, exist_ok=True)
-    while True:
-        for own in ids:
-            file = (folder / f"{own}.lock").open("w")
-            if _lock(file):
-                with file:
-                    yield own
-                return
-            file.close()
-        time.sleep(1)
+def _leased(ids: Sequence[str], count: int, folder: Path) -> Iterator[list[str]]:
+    """Hold `count` of the ids.
 
-
-def _lock(file: IO[str]) -> bool:
+    Jobs choose one after the other: who has the turn takes what becomes free until it has enough. So a job that wants
+    two waits for running jobs alone, never for one that holds one and waits for another, and none that wants one
+    overtakes it.
+    """
+    taken: dict[str, IO[str]] = {}
     try:
-        # Unlike flock's, a lock of lockf is not inherited by loader workers, which outlive a kill by seconds.
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
+        with locks.held(folder / "turn.lock", wait=True):
+            while True:
+                for own in ids:
+                    if len(taken) < count and own not in taken and (lock := locks.try_lock(folder / f"{own}.lock")):
+                        taken[own] = lock
+                if len(taken) == count:
+                    break
+                time.sleep(0.5)
+        yield [own for own in ids if own in taken]
+    finally:
+        for lock in taken.values():
+            locks.unlock(lock)

@@ -98,6 +98,7 @@ def train_stage(
     table: Annotated[Path, typer.Option()],
     manifest: Annotated[Path, typer.Option()],
     examples: Annotated[Path | None, typer.Option()] = None,
+    processes: Annotated[int, typer.Option(help="That share each step's batch, a GPU each.")] = 1,
     code: str = "",
 ) -> None:
     """Train a model."""
@@ -106,7 +107,8 @@ def train_stage(
     from selftrain.train.stage import TrainFiles, train
 
     files = TrainFiles(model=model, table=table, manifest=manifest, examples=examples, resume=resume, **_named(input))
-    train(_settings(TrainStageSettings, settings), files, _settings(MachineSettings, machine), code)
+    told, of_machine = _settings(TrainStageSettings, settings), _settings(MachineSettings, machine)
+    train(told, files, of_machine, code, count=max(1, processes))
 
 
 @app.command("calibrate")

@@ -15,6 +15,7 @@ use_this_python()
 
 RESULTS = graph.config.results
 THREADS = graph.config.machine.threads
+PROCESSES = graph.config.machine.processes
 MACHINE = graph.told(graph.config.machine)
 ENVIRONMENT = f"../../envs/{graph.config.machine.environment}.yaml"
 SHARDS = graph.config.shards

@@ -20,9 +20,9 @@ rule train:
     priority: 1
     conda:
         ENVIRONMENT
-    threads: THREADS
+    threads: THREADS * PROCESSES
     resources:
-        gpu=1,
+        gpu=PROCESSES,
         machine=MACHINE,  # no rerun when it changes, as with every resource
     params:
         settings=lambda w: graph.told(graph.train(model_of(w))),
@@ -32,7 +32,7 @@ rule train:
         outputs=lambda w, output: [f"--{name}={file}" for name, file in output.items()],
     shell:
         "python -m selftrain stage --log {log} train --settings {params.settings} --code={params.code} --machine {resources.machine}"
-        " --resume {params.resume} {params.inputs:q} {params.outputs:q}"
+        " --processes {resources.gpu} --resume {params.resume} {params.inputs:q} {params.outputs:q}"
 
 
 # The same, for what learns from unlabeled images step by step, and keeps some examples.

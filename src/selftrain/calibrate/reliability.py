@@ -48,8 +48,7 @@ def measure(
     """
     torch.set_num_threads(threads)
     bins, scores = [], []
-    with leased_device():
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    with leased_device() as device:
         network, about = files.load(model)
         network.to(device)
         fitted = read_calibrator(calibrator, settings.calibration, artifacts.digest_file(model), about["classes"])

@@ -37,8 +37,7 @@ def calibrate(settings: CalibrateSettings, model: Path, images: Path, output: Pa
     """
     torch.set_num_threads(threads)
     told, classes = settings.calibration, settings.read.classes
-    with leased_device():
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    with leased_device() as device:
         network, about = files.load(model)
         if tuple(about["classes"]) != classes:
             raise UserError(f"{model}: made for the classes {about['classes']}, not {list(classes)}")

@@ -102,9 +102,10 @@ class Batches(Dataset["dict[str, Batch] | UserError"]):
         place: what all draws depend on beside step and item, for example (seed, round).
         turns: per stream, at which steps it gives its images, (steps,) each; none: at every step.
         one_size: whether the streams' images must fit together, not each stream's alone.
+        part: number and count of the equal parts that batches are cut into; only this one is read.
 
     Raises:
-        UserError: without a crop, images of several sizes.
+        UserError: without a crop, images of several sizes; batches that cannot be cut so.
     """
 
     def __init__(
@@ -117,15 +118,24 @@ class Batches(Dataset["dict[str, Batch] | UserError"]):
         turns: Turns | None = None,
         *,
         one_size: bool = True,
+        part: tuple[int, int] = (0, 1),
     ) -> None:
         self.streams, self.sizes, self.augmentation, self.place = streams, sizes, augmentation, place
         self.turns = turns
         # How many batches of a stream were drawn before each step.
         self.before = {name: np.cumsum(turn) - turn for name, turn in turns.items()} if turns else {}
+        number, parts = part
+        if uneven := [f"{size} of '{name}'" for name, size in sizes.items() if size % parts]:
+            raise UserError(
+                f"train.batch_size: a step's images, {', '.join(uneven)}, cannot be shared by {parts} processes; "
+                f"let each be a multiple of {parts}"
+            )
+        each = {name: size // parts for name, size in sizes.items()}
+        self.items = {name: range(number * size, (number + 1) * size) for name, size in each.items()}
         bits = next(iter(streams.values())).read.pixels.bits  # of all alike: they are of one task
         self.fill = fill_color(mean, bits)
-        each = [stream.shapes for stream in streams.values()]
-        for shapes in [] if augmentation.crop else [set().union(*each)] if one_size else each:
+        of_streams = [stream.shapes for stream in streams.values()]
+        for shapes in [] if augmentation.crop else [set().union(*of_streams)] if one_size else of_streams:
             if len(shapes) > 1:
                 told = ", ".join(f"{height}×{width}" for height, width in sorted(shapes)[:4])
                 raise UserError(
@@ -143,10 +153,10 @@ class Batches(Dataset["dict[str, Batch] | UserError"]):
         return self.turns is None or bool(self.turns[name][step])
 
     def _batch(self, name: str, step: int) -> Batch:
-        stream, size = self.streams[name], self.sizes[name]
+        stream, size, items = self.streams[name], self.sizes[name], self.items[name]
         drawn = (int(self.before[name][step]) if self.before else step) * size
-        positions = [self._position(name, drawn + item) for item in range(size)]
-        pairs = [self._augmented(stream, name, step, item, at) for item, at in enumerate(positions)]
+        positions = [self._position(name, drawn + item) for item in items]
+        pairs = [self._augmented(stream, name, step, item, at) for item, at in zip(items, positions, strict=True)]
         names = tuple(stream.names[at] for at in positions)
         return Batch(torch.stack([image for image, _ in pairs]), torch.stack([label for _, label in pairs]), names)
 

@@ -50,8 +50,7 @@ def evaluate(
     torch.set_num_threads(threads)
     classes = next(iter(settings.splits.values())).read.classes
     groups = read_groups(labeled, classes, settings.groups)
-    with leased_device():
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    with leased_device() as device:
         predictor = load_predictor(model, settings.evaluation, device, classes=classes, seed=settings.seed)
         counted = {
             name: evaluate_split(predictor, device, read_images(images[name]), split, settings.batch_size, threads)

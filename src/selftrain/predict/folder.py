@@ -8,7 +8,6 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 from tqdm import tqdm
 
@@ -62,8 +61,7 @@ def predict_folder(
     found = _images(images, maps, ENDINGS if pixels == PixelSettings() else ENDINGS + ARRAYS)
     if output.resolve() == (images if images.is_dir() else images.parent).resolve():
         raise UserError(f"{output}: the masks would take the place of the images; name another folder")
-    with leased_device():
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    with leased_device() as device:
         predictor = load_predictor(model, settings, device, count_agreement=agreement)
         if agreement and predictor.branches == 1:
             raise UserError(f"{model}: has one branch, which agrees with itself; leave out --agreement")

@@ -51,8 +51,7 @@ def predict_shard(
     sizes = working_sizes(table, read.size)
     canvas = (max(height for height, _ in sizes), max(width for _, width in sizes))
     positions = shard_of(len(table), settings.batch_size, settings.shard, settings.shards)
-    with leased_device():
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    with leased_device() as device:
         predictor = load_predictor(
             model,
             settings.prediction,

@@ -21,7 +21,10 @@ class MachineSettings(Settings):
     threads: Annotated[int, Field(ge=1)] = 1
     """CPU threads of one training or prediction; results are bit-equal at equal threads."""
     workers: Annotated[int, Field(ge=0)] = 0
-    """Processes that read and augment images for one training."""
+    """Processes that read and augment images for one training, or for each of its processes."""
+    processes: Annotated[int, Field(ge=1)] = 1
+    """Into how many processes one training is split, each with a GPU of its own where there are any, and `threads`. A
+    step's batch is shared by them: the result differs by the rounding of floats (and dropout's draws)."""
     environment: Literal["cpu", "gpu"] = "cpu"
     """Which of envs/ the rules use under `--software-deployment-method conda`."""
     checkpoint_seconds: NotNegative = 60.0

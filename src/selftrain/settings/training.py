@@ -181,6 +181,9 @@ class TrainSettings(Settings):
     compile: bool = False
     """Student and teacher through torch.compile: faster steps after a minute or more of compiling, so for long
     trainings. It needs a C++ compiler, on a GPU Triton as well. Results differ by the rounding of floats."""
+    batch_norm: Literal["synchronized", "local"] = "synchronized"
+    """Where one training has several processes: normalize by the batch of all, so that their number changes nothing, or
+    by each one's own part, which is faster. Running averages are those of all."""
     deterministic: bool = False
     """Bit-equal runs on CUDA too, slower; on CPU they always are, at equal threads."""
 

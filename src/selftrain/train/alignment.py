@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from selftrain.train.processes import total
+
 
 def align(probabilities: Tensor, target: Tensor, average: Tensor) -> Tensor:
     """Probabilities times target / average, normalized again (ReMixMatch, thesis section 2.5.6).
@@ -21,13 +23,13 @@ def align(probabilities: Tensor, target: Tensor, average: Tensor) -> Tensor:
 
 
 def shares_of(probabilities: Tensor, valid: Tensor) -> Tensor:
-    """Mean over valid pixels, (C,); NaN if there is none.
+    """Mean over valid pixels, of all processes, (C,); NaN if there is none.
 
     Args:
         probabilities: (B, C, h, w).
         valid: bool (B, h, w).
     """
-    return (probabilities * valid[:, None]).sum((0, 2, 3)) / valid.sum()
+    return total((probabilities * valid[:, None]).sum((0, 2, 3))) / total(valid.sum())
 
 
 def run_on(average: Tensor, shares: Tensor, decay: float) -> None:

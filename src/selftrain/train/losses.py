@@ -1,4 +1,7 @@
-"""Loss terms: each is the mean over its own valid pixels, so that every weight refers to one scale."""
+"""Loss terms: each is the mean over its own valid pixels, so that every weight refers to one scale.
+
+Where several processes train, each computes its share of these means: see `processes.ratio`.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from torch.nn import functional as F
 
 from selftrain.models.segmenter import Outputs
 from selftrain.settings.data import IGNORE
+from selftrain.train.processes import ratio
 
 
 def cross_entropy(
@@ -36,7 +40,7 @@ def cross_entropy(
     losses = losses if pixel_weights is None else losses * pixel_weights
     weight = (labels != IGNORE).sum() if class_weights is None else _weights_of(labels, class_weights).sum()
     # Summed here, since CUDA's own sum over pixels has no deterministic form.
-    return losses.sum() / weight.clamp(min=1e-6)
+    return ratio(losses.sum(), weight, 1e-6)
 
 
 def _weights_of(labels: Tensor, class_weights: Tensor) -> Tensor:
@@ -72,7 +76,7 @@ def soft_cross_entropy(
     weighted = targets if class_weights is None else targets * class_weights[:, None, None]
     losses = -(weighted * at_size(logits, valid).log_softmax(1)).sum(1)
     weight = (weighted.sum(1) * valid).sum()
-    return (losses * pixel_weights * valid).sum() / weight.clamp(min=1e-6)
+    return ratio((losses * pixel_weights * valid).sum(), weight, 1e-6)
 
 
 def squared_error(logits: Tensor, targets: Tensor, valid: Tensor, pixel_weights: Tensor) -> Tensor:
@@ -85,7 +89,7 @@ def squared_error(logits: Tensor, targets: Tensor, valid: Tensor, pixel_weights:
         pixel_weights: float32 (B, H, W), a factor of each pixel's loss.
     """
     losses = (at_size(logits, valid).softmax(1) - targets).square().sum(1)
-    return (losses * pixel_weights * valid).sum() / valid.sum().clamp(min=1)
+    return ratio((losses * pixel_weights * valid).sum(), valid.sum())
 
 
 def at_size(logits: Tensor, pixels: Tensor) -> Tensor:
@@ -104,4 +108,4 @@ def image_classification(logits: Tensor, shown: Tensor, known: Tensor) -> Tensor
         known: bool (B,).
     """
     of_images = F.binary_cross_entropy_with_logits(logits.float(), shown, reduction="none").mean(1)
-    return (of_images * known).sum() / known.sum().clamp(min=1)
+    return ratio((of_images * known).sum(), known.sum())

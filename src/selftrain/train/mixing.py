@@ -7,6 +7,7 @@ and the device change no draw; only CowMix's noise is drawn on the device itself
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,8 +36,12 @@ class Pixels:
 
     def at(self, positions: Tensor) -> Pixels:
         """Those of the batch's items, in this order."""
-        soft = None if self.probabilities is None else self.probabilities[positions]
-        return Pixels(self.images[positions], self.labels[positions], self.weights[positions], soft)
+        return self.each(lambda tensor: tensor[positions])
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> Pixels:
+        """With every tensor changed."""
+        soft = None if self.probabilities is None else change(self.probabilities)
+        return Pixels(change(self.images), change(self.labels), change(self.weights), soft)
 
     def pasted_onto(self, below: Pixels, mask: Tensor) -> Pixels:
         """Item by item these pixels where `mask` (bool (B, h, w)) is set, those of `below` elsewhere (eq. 2.10)."""

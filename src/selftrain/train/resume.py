@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import shutil
 import time
@@ -13,7 +12,7 @@ from typing import Any
 
 import torch
 
-from selftrain import artifacts
+from selftrain import artifacts, locks
 from selftrain.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -54,15 +53,11 @@ def resumable(root: Path, key: str, seconds: float) -> Iterator[Resume]:
         seconds: between two saves.
     """
     folder = root / key
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        try:
-            # Unlike flock's, a lock of lockf is not inherited by loader workers, which outlive a kill by seconds.
-            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+    with locks.held(folder / "lock") as alone:
+        if not alone:
             raise UserError(
                 f"{folder}: the same training runs already, perhaps left over from a killed run; "
                 "wait for it, or stop that process and run again"
-            ) from None
+            )
         yield Resume(folder, seconds)
-        shutil.rmtree(folder)
+    shutil.rmtree(folder, ignore_errors=True)  # not before: a network file system keeps what is open

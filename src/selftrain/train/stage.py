@@ -10,14 +10,14 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-import lightning_fabric
 import pandas as pd
 import torch
+from lightning_fabric import Fabric
 from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from selftrain import artifacts, randomness, registry
+from selftrain import artifacts, locks, randomness, registry
 from selftrain.data.batches import Batch, Batches, Stream, Unlabeled, unbatched
 from selftrain.devices import leased_device
 from selftrain.errors import UserError
@@ -29,12 +29,13 @@ from selftrain.models.segmenter import Segmenter
 from selftrain.models.states import not_finite
 from selftrain.settings.config import MachineSettings
 from selftrain.settings.training import OptimizerSettings, TrainStageSettings
-from selftrain.train import examples
+from selftrain.train import examples, processes
 from selftrain.train.algorithms import Algorithm, Step
 from selftrain.train.branches import branch_similarity
 from selftrain.train.compiling import compile_networks, compiler_told
 from selftrain.train.inputs import TrainFiles, given
 from selftrain.train.resume import Resume, resumable
+from selftrain.train.synchronized import synchronize
 from selftrain.train.teacher import Teacher
 
 log = logging.getLogger(__name__)
@@ -43,7 +44,9 @@ LOGGED_EVERY = 10
 """Steps that a row of train.csv averages over, and between which a checkpoint is possible."""
 
 
-def train(settings: TrainStageSettings, paths: TrainFiles, machine: MachineSettings, code: str = "") -> None:
+def train(
+    settings: TrainStageSettings, paths: TrainFiles, machine: MachineSettings, code: str = "", *, count: int = 1
+) -> None:
     """Train a model and write it, the table of its losses and its manifest.
 
     Args:
@@ -51,23 +54,33 @@ def train(settings: TrainStageSettings, paths: TrainFiles, machine: MachineSetti
         paths: inputs and outputs.
         machine: threads, workers, seconds between checkpoints.
         code: digest of the code, so that a changed method does not go on from another's checkpoint.
+        count: of processes that each train on a part of every batch, with a GPU each where there are any.
 
     Raises:
         UserError: inputs that do not fit, or a loss that is not finite.
     """
-    torch.set_num_threads(machine.threads)
-    torch.use_deterministic_algorithms(settings.train.deterministic)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it, cuBLAS refuses to be deterministic
     digests = {name: artifacts.digest_file(path) for name, path in paths.inputs().items() if path is not None}
     key = artifacts.digest([settings.model_dump(mode="json"), code, digests])
-    with leased_device(), resumable(paths.resume, key, machine.checkpoint_seconds) as resume:
-        fabric = lightning_fabric.Fabric(accelerator="auto", devices=1, precision=settings.train.precision)
-        pseudo_labels = None if paths.pseudo_labels is None else PseudoLabels(paths.pseudo_labels)
-        run = _Run(settings, paths, fabric, pseudo_labels)
-        batches = _batches(settings, paths, run, pseudo_labels)
-        run.go_on_from(resume.load())
-        started = time.monotonic()
-        _steps(run, batches, resume, machine)
+    with leased_device(count), resumable(paths.resume, key, machine.checkpoint_seconds) as resume:
+        processes.launch(_train, count, settings.train.precision, settings, paths, machine, resume)
+
+
+def _train(
+    fabric: Fabric, settings: TrainStageSettings, paths: TrainFiles, machine: MachineSettings, resume: Resume
+) -> None:
+    """What each process does."""
+    torch.set_num_threads(machine.threads)
+    torch.use_deterministic_algorithms(settings.train.deterministic)
+    if not fabric.is_global_zero:
+        logging.getLogger().setLevel(logging.ERROR)  # what the first process says is enough
+    pseudo_labels = None if paths.pseudo_labels is None else PseudoLabels(paths.pseudo_labels)
+    run = _Run(settings, paths, fabric, pseudo_labels)
+    batches = _batches(settings, paths, run, pseudo_labels)
+    run.go_on_from(resume.load())
+    started = time.monotonic()
+    _steps(run, batches, resume, machine)
+    if fabric.is_global_zero:
         _write(run, paths, machine, time.monotonic() - started)
 
 
@@ -82,7 +95,7 @@ class _Run:
         self,
         settings: TrainStageSettings,
         paths: TrainFiles,
-        fabric: lightning_fabric.Fabric,
+        fabric: Fabric,
         pseudo_labels: PseudoLabels | None,
     ) -> None:
         self.settings, self.fabric = settings, fabric
@@ -102,6 +115,8 @@ class _Run:
             files.start_from(self.segmenter, paths.start)
         memory = torch.channels_last if train.channels_last else torch.contiguous_format
         self.segmenter = self.segmenter.to(memory_format=memory)
+        if fabric.world_size > 1 and train.batch_norm == "synchronized":
+            self.segmenter = synchronize(self.segmenter, fabric.device)
         # Fabric unscales the gradients of 16 bits before it clips them, which a fused optimizer does on its own.
         fused = train.precision != "16-mixed" or train.clip_gradient is None
         optimizer = _optimizer(self.segmenter, train.optimizer, fused=fused)
@@ -118,7 +133,8 @@ class _Run:
     def advance(self, batches: dict[str, Batch]) -> dict[str, Tensor]:
         """One optimizer step; returns what train.csv tells of it: terms of the loss, facts, learning rate."""
         train = self.settings.train
-        torch.manual_seed(randomness.key(*self.place, "dropout", self.step))
+        process = [processes.number()] if processes.count() > 1 else []
+        torch.manual_seed(randomness.key(*self.place, "dropout", self.step, *process))
         rate = _set_learning_rate(self.optimizer, train.optimizer, self.step, self.steps)
         loss = self.algorithm.loss(Step(self.step, self.steps, batches, self.model, self._teach))
         alike = self._similarity()
@@ -132,6 +148,8 @@ class _Run:
         self.optimizer.step()
         if self.teacher is not None:
             self.teacher.update(self.segmenter, self.step)
+        if train.batch_norm == "local":
+            processes.average_running(self.segmenter, *([] if self.teacher is None else [self.teacher.model]))
         self.step += 1
         if self.step in self.shown:
             self.examples[self.step] = {name: picture.clone() for name, picture in loss.example.items()}
@@ -190,7 +208,8 @@ def _steps(run: _Run, batches: Batches, resume: Resume, machine: MachineSettings
     run.model.train()
     unseen: list[_Step] = []
     started = time.monotonic()
-    quiet = not sys.stderr.isatty()
+    first = run.fabric.is_global_zero
+    quiet = not (first and sys.stderr.isatty())
     for loaded in tqdm(loader, initial=run.step, total=run.steps, disable=quiet, desc="train", unit="step"):
         if isinstance(loaded, UserError):
             raise loaded
@@ -201,7 +220,7 @@ def _steps(run: _Run, batches: Batches, resume: Resume, machine: MachineSettings
             continue
         run.rows.append(_row(unseen, time.monotonic() - started))
         unseen, started = [], time.monotonic()
-        if resume.is_due() and run.step < run.steps:
+        if first and resume.is_due() and run.step < run.steps:
             resume.save(run.state())
         if quiet and run.step % max(LOGGED_EVERY, run.steps // 10) < LOGGED_EVERY:
             log.info("step %d of %d: %s", run.step, run.steps, _told(run.rows[-1]))
@@ -215,6 +234,7 @@ def _loader(batches: Batches, steps: range, workers: int, device: torch.device) 
         num_workers=workers,
         collate_fn=unbatched,  # type: ignore[arg-type]
         pin_memory=device.type == "cuda",
+        worker_init_fn=locks.let_go,
     )
 
 
@@ -231,7 +251,7 @@ def _row(steps: list[_Step], seconds: float) -> dict[str, float]:
     """The means over some steps, a row of train.csv; the first loss that is not finite ends the training."""
     places = [(step, name) for step in steps for name in step.terms]
     # Moved to the host all at once.
-    values: list[float] = torch.stack([step.terms[name].float() for step, name in places]).tolist()
+    values: list[float] = processes.mean(torch.stack([step.terms[name].float() for step, name in places])).tolist()
     told: dict[str, list[float]] = {}  # a step need not have the terms of another
     for (step, name), value in zip(places, values, strict=True):
         if not math.isfinite(value):
@@ -241,7 +261,7 @@ def _row(steps: list[_Step], seconds: float) -> dict[str, float]:
             )
         told.setdefault(name, []).append(value)
     means = {name: sum(values) / len(values) for name, values in told.items()}
-    images = sum(len(step.images) for step in steps)
+    images = sum(len(step.images) for step in steps) * processes.count()
     return {"step": steps[-1].number, **means, "images_per_second": round(images / max(seconds, 1e-9), 2)}
 
 
@@ -275,7 +295,8 @@ def _batches(settings: TrainStageSettings, paths: TrainFiles, run: _Run, pseudo_
     streams = {name: _stream(name, settings, paths, pseudo_labels) for name in algorithm.streams}
     sizes = _sizes(settings.train.batch_size, algorithm.streams)
     augmentation, mean = settings.train.augmentation, settings.model.mean
-    return Batches(streams, sizes, augmentation, mean, run.place, run.turns, one_size=algorithm.one_size)
+    part = (processes.number(), processes.count())
+    return Batches(streams, sizes, augmentation, mean, run.place, run.turns, one_size=algorithm.one_size, part=part)
 
 
 def _stream(name: str, settings: TrainStageSettings, paths: TrainFiles, pseudo_labels: PseudoLabels | None) -> Stream:
@@ -331,6 +352,7 @@ def _write(run: _Run, paths: TrainFiles, machine: MachineSettings, seconds: floa
     facts = {
         "device": str(run.fabric.device),
         "device_name": torch.cuda.get_device_name() if run.fabric.device.type == "cuda" else "cpu",
+        "processes": processes.count(),
         "threads": machine.threads,
         "seconds": round(seconds, 1),
         "network": run.segmenter.describe(),

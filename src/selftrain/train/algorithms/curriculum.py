@@ -21,6 +21,7 @@ from selftrain.models.segmenter import Outputs
 from selftrain.models.top import top_classes
 from selftrain.settings.curriculum import CurriculumSettings, RampSettings
 from selftrain.settings.data import IGNORE
+from selftrain.train import processes
 from selftrain.train.algorithms import Algorithm, Given, Loss, Step
 from selftrain.train.losses import at_size, of_outputs
 
@@ -93,7 +94,8 @@ class Curriculum(Algorithm):
     def _drawn(self, number: int, like: Tensor) -> Tensor:
         """A number from 0 to 1 for each pixel of a step, drawn on its device."""
         draw = torch.Generator(like.device).manual_seed(randomness.key(*self.given.place, "hard mining", number))
-        return torch.rand(like.shape, generator=draw, device=like.device)
+        whole = (len(like) * processes.count(), *like.shape[1:])
+        return processes.own(torch.rand(whole, generator=draw, device=like.device))
 
 
 def ramp(settings: RampSettings, number: npt.ArrayLike, steps: int) -> npt.NDArray[np.float64]:
@@ -107,4 +109,4 @@ def ramp(settings: RampSettings, number: npt.ArrayLike, steps: int) -> npt.NDArr
 
 
 def _share(marked: Tensor, valid: Tensor) -> Tensor:
-    return (marked & valid).sum() / valid.sum().clamp(min=1)
+    return processes.ratio((marked & valid).sum(), valid.sum())

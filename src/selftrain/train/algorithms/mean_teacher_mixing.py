@@ -21,6 +21,7 @@ from selftrain.settings.mixing import (
     SigmoidRampupSettings,
     ThresholdProportionalSettings,
 )
+from selftrain.train import processes
 from selftrain.train.algorithms import Algorithm, Given, Loss, Step
 from selftrain.train.alignment import align, run_on, shares_of
 from selftrain.train.losses import at_size, of_outputs, soft_cross_entropy, squared_error
@@ -63,35 +64,41 @@ class MeanTeacherMixing(Algorithm):
         labeled, unlabeled = step.batches["labeled"], step.batches["unlabeled"]
         taught, share = self.teach(step, unlabeled)
         mixture = self.mix(taught, labeled, step.number)
-        seen = self.augment(mixture.mixed.images, step.number)
+        mixed = mixture.mixed.each(processes.own)
+        seen = self.augment(mixed.images, step.number)
         of_labeled, of_mixed = self.ask(step.student, labeled.images, seen)
         labeled_loss = partial(self.given.cross_entropy, labels=labeled.labels)
         terms = {
             "labeled": of_outputs(labeled_loss, of_labeled),
-            "mixed": of_outputs(partial(self.mixed_loss, mixed=mixture.mixed), of_mixed),
+            "mixed": of_outputs(partial(self.mixed_loss, mixed=mixed), of_mixed),
         }
         valid = mixture.mixed.labels != IGNORE
         weight = (mixture.mixed.weights * valid).sum() / valid.sum().clamp(min=1)
         return Loss(terms, {"share_above_threshold": share, "mixed_weight": weight}, _example(mixture, seen))
 
     def teach(self, step: Step, unlabeled: Batch) -> tuple[Pixels, Tensor]:
-        """What the teacher says of unlabeled images, and the share of pixels it is sure of (above tau)."""
+        """What the teacher says of unlabeled images, and the share of all pixels it is sure of (above tau)."""
         valid = unlabeled.labels != IGNORE
         probabilities = at_size(step.teacher(unlabeled.images).float(), valid).softmax(1)
         probabilities = self._aligned(probabilities, valid)
         confidence, classes = probabilities.max(1)
         sure = (confidence > self.settings.threshold) & valid
-        share = sure.sum() / valid.sum().clamp(min=1)
+        share = processes.total(sure.sum()) / processes.total(valid.sum()).clamp(min=1)
         labels = torch.where(valid, classes, IGNORE).to(torch.uint8)
         soft = self._as_taught(classes, probabilities) if self.by_probability else None
         return Pixels(unlabeled.images, labels, self._weights(step, sure, share), soft), share
 
     def mix(self, taught: Pixels, labeled: Batch, number: int) -> Mixture:
-        """Paste onto unlabeled images: other unlabeled ones, each onto the next (Algorithm 1), or labeled ones."""
+        """Paste onto unlabeled images: other unlabeled ones, each onto the next (Algorithm 1), or labeled ones.
+
+        The images are those of all processes, since the next one may be another's.
+        """
+        taught = taught.each(processes.gathered)
         count, device = len(taught.images), taught.images.device
         pasted = below = taught
         if self.from_source:
-            pasted = self._true(labeled, taught).at(torch.arange(count, device=device) % len(labeled.images))
+            true = self._true(labeled, taught).each(processes.gathered)
+            pasted = true.at(torch.arange(count, device=device) % len(true.images))
         elif self.settings.mixing.name != "none":
             if count == 1:
                 raise UserError(
