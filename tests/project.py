@@ -17,6 +17,7 @@ class Project:
 
     def __init__(self, folder: Path, config: dict) -> None:
         self.folder = folder
+        folder.mkdir(exist_ok=True)
         shutil.copy(ROOT / "Snakefile", folder)
         for name in ("workflow", "src", "envs"):
             shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))

@@ -353,7 +353,9 @@ def test_code_can_be_no_input(project):
 
 
 def test_machine_settings_rerun_nothing(project):
-    project.configure(tiny_config() | {"machine": {"threads": 2, "workers": 1, "checkpoint_seconds": 5}})
+    project.configure(
+        tiny_config() | {"machine": {"threads": 2, "workers": 1, "processes": 2, "checkpoint_seconds": 5}}
+    )
     assert project.planned() == []
 
 

@@ -88,8 +88,8 @@ def test_it_would_run(path: Path, planned: dict[str, str]) -> None:
     config = Graph.load(*files_of(path)).config
     experiments = [one for name, one in config.experiments.items() if config.only is None or name in config.only]
     rounds = sum(len(one.rounds or [None]) * len(one.tasks or config.tasks) for one in experiments) * len(config.seeds)
-    assert int(jobs["train"]) + int(jobs.get("train_showing", 0)) > rounds
-    assert int(jobs["evaluate"]) == int(jobs["train"]) + int(jobs.get("train_showing", 0))
+    trainings = sum(int(jobs.get(rule, 0)) for rule in ("pretrain", "train", "train_showing"))
+    assert int(jobs["evaluate"]) == trainings > rounds
 
 
 @pytest.mark.parametrize("path", WHOLE, ids=lambda path: f"{path.parent.name}/{path.stem}")

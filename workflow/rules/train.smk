@@ -35,6 +35,13 @@ rule train:
         " --processes {resources.gpu} --resume {params.resume} {params.inputs:q} {params.outputs:q}"
 
 
+# The same, for what other workflows can share: with SNAKEMAKE_OUTPUT_CACHE and --cache, docs/clusters.md says how.
+use rule train as pretrain with:
+    wildcard_constraints:
+        model=r"pretrained/[A-Za-z0-9_-]+/seed-\d+",
+    cache: True
+
+
 # The same, for what learns from unlabeled images step by step, and keeps some examples.
 use rule train as train_showing with:
     output:
@@ -52,4 +59,4 @@ use rule train as train_showing with:
         model=rf"(?:{'|'.join(graph.showing) or '(?!)'})/seed-\d+/round-[1-9]\d*",
 
 
-ruleorder: train_showing > train
+ruleorder: pretrain > train_showing > train
