@@ -14,6 +14,7 @@ from project import ROOT, Project, tiny_config
 from safetensors.torch import load_file
 
 from selftrain import artifacts
+from selftrain.inspection.artifact import inspect
 from selftrain.label.pseudo_labels import PseudoLabels
 from selftrain.models import files
 from selftrain.predict.store import Predictions
@@ -73,6 +74,18 @@ def test_every_artifact_is_there(ran):
     assert not list((ran.folder / "results").rglob("chosen-*.h5")), "an intermediate file was left"
     assert not list((ran.folder / "results").rglob(".*-*.h5")), "a temporary file was left"
     assert not list((ran.folder / "results/.resume").iterdir()), "resume state was left"
+
+
+def test_every_artifact_can_be_inspected(ran):
+    files = [
+        path
+        for kind in ("*.csv", "*.h5", "*.safetensors", "manifest.json")
+        for path in (ran.folder / "results").rglob(kind)
+    ]
+    asked = [path for path in files if path.name not in ("examples.h5",) and "drawn" not in path.parts]
+    assert len({path.name for path in asked}) > 15
+    for path in asked:
+        assert len(inspect(path).columns) > 1, path
 
 
 def test_weak_labels_and_their_head_are_in_the_files_of_their_rounds_alone(ran):

@@ -6,7 +6,8 @@ from test_label import CLASSES, MEAN_SIZE, images, run, write_shard
 from selftrain.alarms.signs import write_signs
 from selftrain.alarms.stage import alarms
 from selftrain.errors import UserError
-from selftrain.inspect import divergences, inspect
+from selftrain.inspection.artifact import inspect
+from selftrain.inspection.labels import divergences
 from selftrain.label.pseudo_labels import PseudoLabels
 from selftrain.settings.alarms import AlarmSettings
 

@@ -220,7 +220,7 @@ def test_no_torch():
     import sys
 
     modules = (
-        "selftrain.select.stage, selftrain.label.stage, selftrain.label.merge, selftrain.inspect, "
+        "selftrain.select.stage, selftrain.label.stage, selftrain.label.merge, selftrain.inspection.artifact, "
         "selftrain.select.dars, selftrain.alarms.stage"
     )
     code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"

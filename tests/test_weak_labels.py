@@ -13,7 +13,7 @@ from PIL import Image
 from selftrain import artifacts
 from selftrain.data.tables import read_images, write_images, write_statistics
 from selftrain.evaluate.pseudo_labels import score
-from selftrain.inspect import inspect
+from selftrain.inspection import inspect
 from selftrain.label.merge import merge
 from selftrain.label.pseudo_labels import PseudoLabels
 from selftrain.label.stage import label

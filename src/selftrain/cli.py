@@ -75,20 +75,23 @@ class ManyPortions(TyperCommand):
 
 @app.command(cls=ManyPortions)
 def inspect(
-    file: Annotated[Path, typer.Argument(help="pseudo_labels.h5, a shard of predictions, cut.csv, ...")],
+    file: Annotated[Path, typer.Argument(help="Any artifact: pseudo_labels.h5, model.safetensors, cut.csv, ...")],
     images: Annotated[bool, typer.Option(help="A row per image instead of per class.")] = False,
     portion: Annotated[list[float] | None, typer.Option(help="What would these portions select?")] = None,
+    diff: Annotated[Path | None, typer.Option(help="Which pixels changed, from FILE to this one?")] = None,
     csv: Annotated[bool, typer.Option(help="Print CSV.")] = False,
+    json: Annotated[bool, typer.Option(help="Print JSON, a list of rows.")] = False,
 ) -> None:
-    """Print what is in a file: per class, or per image."""
-    from selftrain.inspect import divergences
-    from selftrain.inspect import inspect as look
+    """Print what is in a file that the graph made: per class, per image, or fact by fact."""
+    from selftrain.inspection.artifact import inspect as look
+    from selftrain.inspection.difference import difference
+    from selftrain.inspection.labels import divergences
+    from selftrain.inspection.printing import print_table
 
-    table = look(file, images=images, portions=portion or [])
-    if csv:
-        typer.echo(table.to_csv(index=False), nl=False)
-    else:
-        typer.echo("\n".join([table.to_string(index=False), *divergences(table)]))
+    if diff is not None and portion:
+        raise UserError("--diff and --portion are two questions; ask one at a time")
+    table = look(file, images=images, portions=portion or []) if diff is None else difference(file, diff, images=images)
+    print_table(table, divergences(table), csv=csv, json=json)
 
 
 @app.command()

@@ -1,105 +1,32 @@
-"""Tables of what is in a file of predictions, a cut, pseudo-labels or alarms."""
+"""What pseudo-labels and predictions say of each class and image; what other portions would select."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pandas as pd
 
 from selftrain.agreement import agreeing
-from selftrain.alarms import kinds, signs
-from selftrain.calibrate import CALIBRATION_COLUMNS, RELIABILITY_COLUMNS
 from selftrain.confidence import BINS, log_odds_of, probability_of
 from selftrain.errors import UserError
-from selftrain.label import pseudo_labels
-from selftrain.label.merge import CLASS_COLUMNS
+from selftrain.inspection.tables import read_table
 from selftrain.label.pseudo_labels import PseudoLabels
-from selftrain.predict import store
 from selftrain.predict.store import Predictions
-from selftrain.select.cut import COLUMNS, Counts, at_or_above, kl_divergence
+from selftrain.select.cut import Counts, at_or_above, kl_divergence
 from selftrain.select.policies import decide, has_fixed_threshold
 from selftrain.settings.selection import LabelSettings
 
-KNOWN = (
-    "inspect reads pseudo_labels.h5, a shard of predictions, and cut, signs, alarms, pseudo_labels, calibration and "
-    "reliability as .csv"
-)
-TABLES = [COLUMNS, CLASS_COLUMNS, signs.COLUMNS, kinds.COLUMNS, CALIBRATION_COLUMNS, RELIABILITY_COLUMNS]
+SCORES = ["accuracy", "weak_precision", "weak_recall"]
 
 
-def inspect(path: Path | str, *, images: bool = False, portions: Sequence[float] = ()) -> pd.DataFrame:
-    """What is in a file, told by its content and not by its name.
-
-    Args:
-        path: pseudo_labels.h5, a shard of predictions, or a table beside them: cut.csv, pseudo_labels.csv, signs.csv,
-            alarms.csv, calibration.csv, reliability.csv.
-        images: one row per image instead of one per class.
-        portions: what the policy of pseudo_labels.h5 would select at each of these, from the histograms alone.
-
-    Raises:
-        UserError: the file is another one, or cannot answer.
-    """
-    path = Path(path)
-    kind = _kind(path)
-    if portions and kind != pseudo_labels.FORMAT.name:
-        raise UserError(f"{path}: does not say what other portions would select; give the pseudo_labels.h5")
-    if images and kind == "table":
-        raise UserError(f"{path}: has no images; give the pseudo_labels.h5 or a shard of predictions")
-    if kind == "table":
-        return _read_table(path)
-    if kind == store.FORMAT.name:
-        return _predictions(path, images)
+def of_pseudo_labels(path: Path, images: bool, portions: Sequence[float]) -> pd.DataFrame:
+    """Per class, with scores and alarms where they are beside the file; or per image; or of other portions."""
     labels = PseudoLabels(path)
     if portions:
         return select_portions(labels, portions)
     return labels.images if images else _with_alarms(_with_scores(labels), labels.path)
-
-
-SCORES = ["accuracy", "weak_precision", "weak_recall"]
-SIGNS = ("predicted_share", "before_share", "left", "saturated", "limit")
-# A class may be called "NA"; only these can be absent.
-_ABSENT = {
-    column: [""]
-    for column in (
-        "agreeing",
-        "threshold_log_odds",
-        "threshold_probability",
-        "weak_images",
-        "confidence",
-        *SCORES,
-        *SIGNS,
-    )
-}
-
-
-def _kind(path: Path) -> str:
-    """The format name of an HDF5 file, or "table"."""
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
-    known = (pseudo_labels.FORMAT.name, store.FORMAT.name)
-    if h5py.is_hdf5(path):
-        try:
-            with h5py.File(path, "r") as file:
-                name = file.attrs.get("format")
-        except OSError as error:
-            raise UserError(f"{path}: not a whole HDF5 file ({error})") from None
-        if name in known:
-            return name
-    elif _first_line(path) in [",".join(columns) for columns in TABLES]:
-        return "table"
-    raise UserError(f"{path}: {KNOWN}; this is none of them")
-
-
-def _read_table(path: Path) -> pd.DataFrame:
-    return pd.read_csv(path, dtype={"class": str}, keep_default_na=False, na_values=_ABSENT)
-
-
-def _first_line(path: Path) -> str:
-    with path.open("rb") as file:
-        return file.readline(1000).decode(errors="replace").strip()
 
 
 def _with_scores(labels: PseudoLabels) -> pd.DataFrame:
@@ -109,7 +36,7 @@ def _with_scores(labels: PseudoLabels) -> pd.DataFrame:
     scores = labels.path.with_name("pseudo_label_scores.csv")
     if not scores.is_file():
         return table
-    of_classes = _read_table(scores)[1:]  # the first row is over all
+    of_classes = read_table(scores)[1:]  # the first row is over all
     known = of_classes[["class", *SCORES]].dropna(axis=1, how="all")
     return table.merge(known, on="class")
 
@@ -119,11 +46,11 @@ def _with_alarms(table: pd.DataFrame, labels: Path) -> pd.DataFrame:
     alarms = labels.with_name("alarms.csv")
     if not alarms.is_file():
         return table
-    kinds_of = _read_table(alarms).groupby("class").alarm.agg(", ".join)
+    kinds_of = read_table(alarms).groupby("class").alarm.agg(", ".join)
     return table.assign(alarms=table["class"].map(kinds_of).fillna(""))
 
 
-def _predictions(path: Path, images: bool) -> pd.DataFrame:
+def of_predictions(path: Path, images: bool) -> pd.DataFrame:
     """Per class the predicted pixels (without filtered ones), the median confidence and, of a network with branches,
     the share of pixels on which they agree (as many as a filter asks for, else all); or the images and their sizes."""
     with Predictions(path) as shard:

@@ -1,0 +1,1 @@
+"""What is in a file that the graph made, as a pandas table: `selftrain inspect`."""
