@@ -98,8 +98,7 @@ def both(box, tmp_path_factory: pytest.TempPathFactory) -> list[PacedProject]:
     slurm.make("--", *DATA)  # here, since so short jobs take Slurm and its plugin a minute more
     slurm.use_slurm()
     with ThreadPoolExecutor() as pool:
-        for _ in pool.map(lambda project: project.make("--", *TARGETS), projects):
-            pass
+        list(pool.map(lambda project: project.make("--", *TARGETS), projects))
     assert not (here.folder / FILE).exists()
     return projects
 
