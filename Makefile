@@ -4,7 +4,7 @@ PYTHON ?= python3
 CORES ?= all
 BIN = $(VENV)/bin
 
-.PHONY: setup demo test test-slow lint bench schema clean
+.PHONY: setup demo test test-slow test-slurm lint bench schema clean
 
 setup: $(VENV)/.installed
 
@@ -22,6 +22,9 @@ test: setup
 
 test-slow: setup
 	$(BIN)/pytest -m slow
+
+test-slurm: setup
+	$(BIN)/pytest -m slurm -rs
 
 lint: setup
 	$(BIN)/ruff check

@@ -15,6 +15,9 @@ ROOT = Path(__file__).parents[1]
 class Project:
     """A copy of the project in a folder of its own."""
 
+    where: tuple[str, ...] = ("--cores", "2")
+    """Options that say where jobs run."""
+
     def __init__(self, folder: Path, config: dict) -> None:
         self.folder = folder
         folder.mkdir(exist_ok=True)
@@ -28,7 +31,7 @@ class Project:
 
     def snakemake(self, *arguments: str) -> subprocess.CompletedProcess:
         environment = os.environ | {"PYTHONPATH": str(self.folder / "src")}
-        command = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments]
+        command = [sys.executable, "-m", "snakemake", *self.where, *arguments]
         return subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=900)
 
     def planned(self, *arguments: str) -> list[str]:
