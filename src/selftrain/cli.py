@@ -59,6 +59,20 @@ def predict(
     predict_folder(model, images, output, settings, size=size, confidence=confidence, agreement=agreement)
 
 
+@app.command()
+def export(
+    model: Annotated[Path, typer.Argument(help="A model.safetensors.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The ONNX file.")],
+    size: Annotated[
+        tuple[int, int] | None, typer.Option(help="The one height and width it takes; any unless said.")
+    ] = None,
+) -> None:
+    """Write a model as ONNX, normalization inside, and check it against the model on random images."""
+    from selftrain.models.export import export_onnx
+
+    export_onnx(model, output, size=size)
+
+
 class ManyPortions(TyperCommand):
     """Lets `--portion .1 .2 .5` stand for `--portion .1 --portion .2 --portion .5`."""
 
