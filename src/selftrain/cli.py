@@ -141,6 +141,33 @@ def score_again(
 
 
 @app.command()
+def compare(
+    results: Annotated[list[Path], typer.Argument(help="Results folders, or their summary.csv.")],
+    csv: Annotated[bool, typer.Option(help="Print CSV.")] = False,
+    json: Annotated[bool, typer.Option(help="Print JSON, a list of rows.")] = False,
+) -> None:
+    """Join the summaries of several runs: the last round of each experiment, run beside run."""
+    from selftrain.inspection.comparison import compare as join
+    from selftrain.inspection.printing import print_table
+
+    print_table(join(results), csv=csv, json=json)
+
+
+@app.command("export-labels")
+def export_labels(
+    file: Annotated[Path, typer.Argument(help="A pseudo_labels.h5.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The folder of masks.")],
+    image: Annotated[
+        list[str] | None, typer.Option(help="The name of one wanted; repeatable. All unless given.")
+    ] = None,
+) -> None:
+    """Write pseudo-labels as palette PNGs of class ids, for an annotation tool or another trainer."""
+    from selftrain.label.masks import export_labels as write
+
+    write(file, output, images=image or [])
+
+
+@app.command()
 def summary(file: Annotated[Path, typer.Argument(help="A summary.csv.")]) -> None:
     """Print a summary: mIoU in percent by round, and the gain over round 0."""
     from selftrain.report.terminal import print_summary

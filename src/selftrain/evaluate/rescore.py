@@ -85,7 +85,7 @@ def parse_subsets(said: Sequence[str], others: str) -> dict[str, SubsetSettings]
 
 def as_text(table: pd.DataFrame, groups: Groups) -> str:
     """The scores in percent, a column per split, or per file and split; below them the classes of each group."""
-    names = _short(list(table.file.unique()))
+    names = short_names(list(table.file.unique()))
     columns = (table.file.map(names) + " " + table.split).str.strip()
     score = (table.metric.map(TITLES) + " " + table["class"]).str.strip()
     # The metric too, since a subset may be called like a group.
@@ -97,10 +97,10 @@ def as_text(table: pd.DataFrame, groups: Groups) -> str:
     return "\n".join([wide.to_string(index=False, float_format="%.1f", na_rep="–"), *lines])
 
 
-def _short(files: Sequence[str]) -> dict[str, str]:
+def short_names(files: Sequence[str]) -> dict[str, str]:
     """Each path without the folders that all begin or end with; nothing of a single one.
 
-    >>> _short(["results/t/st/seed-0/round-2/confusion.csv", "results/t/dars/seed-0/round-2/confusion.csv"])
+    >>> short_names(["results/t/st/seed-0/round-2/confusion.csv", "results/t/dars/seed-0/round-2/confusion.csv"])
     {'results/t/st/seed-0/round-2/confusion.csv': 'st', 'results/t/dars/seed-0/round-2/confusion.csv': 'dars'}
     """
     if len(files) == 1:
