@@ -136,7 +136,7 @@ def test_shards_are_predicted_side_by_side_each_on_a_gpu_of_its_own(ran):
 
 
 def test_a_training_killed_by_its_time_limit_goes_on_in_a_retry_with_more_time(ran, here):
-    attempts = jobs(f"rule_train_.*{LONG.replace('/', '_')}")
+    attempts = jobs(f"rule_pretrain_.*{LONG.replace('/', '_')}")
     assert attempts.state.tolist() == ["TIMEOUT", "COMPLETED"]
     assert attempts.limit.tolist() == ["1:00", "2:00"]
     log = (ran.folder / f"results/logs/tiny/{LONG}/train.log").read_text()
