@@ -25,7 +25,7 @@ def check(config: Annotated[list[Path], typer.Argument(help="The config file, or
     from selftrain.graph import Graph
 
     graph = Graph.load(*config)
-    problems = [*graph.weight_problems, *graph.reading_problems]
+    problems = [*graph.weight_problems, *graph.reading_problems, *graph.review_problems]
     for task in graph.config.tasks:
         try:
             table = check_task(graph.check(task, drawn=False))

@@ -281,7 +281,7 @@ class Flow(Splits):
 
     def check_files(self) -> None:
         """Look for every file that the config names, before any job; reading them is the check stage's work."""
-        problems = [*self.weight_problems, *self.split_problems]
+        problems = [*self.weight_problems, *self.split_problems, *self.review_problems]
         if problems:
             raise UserError("\n  ".join([f"{len(problems)} problem(s) with files", *problems]))
 

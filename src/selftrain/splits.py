@@ -8,7 +8,7 @@ from pathlib import Path
 
 from selftrain.errors import UserError, by_problem
 from selftrain.settings.config import Config
-from selftrain.settings.data import ListSettings, ReadSettings, SplitSettings
+from selftrain.settings.data import ListSettings, ReadSettings, ReviewSettings, SplitSettings
 
 
 class Splits:
@@ -110,6 +110,44 @@ class Splits:
     def _problems(self, work: Callable[[str, str], object]) -> list[str]:
         found = [(task, split) for task in self.config.tasks for split in self.splits(task)]
         return by_problem((self.place(*at), line) for at in found for line in _told(partial(work, *at)))
+
+    def review(self, task: str) -> ReviewSettings | None:
+        """A person's review of a task's unlabeled images, if there is one."""
+        table = self.config.tasks[task].review
+        if table is None:
+            return None
+        return ReviewSettings(table=str(Path(self._root(task), table)), read=self.read(task, "unlabeled"))
+
+    @cached_property
+    def review_problems(self) -> list[str]:
+        """Reviews that cannot be read, or are of images that are not there; masks are read by the review stage."""
+        told = ((f"tasks.{task}.review", partial(self._look_at_review, task)) for task in self.config.tasks)
+        return by_problem((place, problem) for place, work in told for problem in _told(work))
+
+    def _look_at_review(self, task: str) -> None:
+        from selftrain.data.listing import list_split
+        from selftrain.data.review import check_name, read_review
+
+        settings, drawn = self.review(task), self.splits(task)["unlabeled"].streets is not None
+        reviewed = [] if settings is None else read_review(settings.table)
+        if settings is None or drawn or not self.readable(task, "unlabeled"):
+            return
+        names = {item.name for item in list_split(self.listing(task, "unlabeled"))}
+        for one in reviewed:
+            check_name(settings.table, one.image, names)
+
+    def reviewed_files(self, task: str) -> list[str]:
+        """The table of a review and its masks, for Snakemake to watch."""
+        from selftrain.data.review import read_review
+
+        settings = self.review(task)
+        if settings is None:
+            return []
+        return [settings.table, *(str(one.mask) for one in read_review(settings.table) if one.mask is not None)]
+
+    def review_file(self, task: str) -> dict[str, str]:
+        """The review as it was checked, by the name that stages give it."""
+        return {} if self.config.tasks[task].review is None else {"review": self.task_path(task, "data", "review.csv")}
 
     def _root(self, task: str) -> str:
         return str(Path(self.config.data_root) / self.config.tasks[task].root)

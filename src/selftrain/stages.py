@@ -74,6 +74,19 @@ def list_stage(settings: SettingsFile, output: Annotated[Path, typer.Option()]) 
     write_images(_settings(ListSettings, settings), output)
 
 
+@app.command("review")
+def review_stage(
+    settings: SettingsFile,
+    images: Annotated[Path, typer.Option(help="images.csv of the unlabeled split.")],
+    output: Annotated[Path, typer.Option()],
+) -> None:
+    """Check what a person says of unlabeled images."""
+    from selftrain.data.review import write_review
+    from selftrain.settings.data import ReviewSettings
+
+    write_review(_settings(ReviewSettings, settings), images, output)
+
+
 @app.command("statistics")
 def statistics(
     settings: SettingsFile,
@@ -228,12 +241,13 @@ def label_stage(
     cut: Annotated[Path, typer.Option()],
     output: Annotated[Path, typer.Option()],
     chosen: Annotated[Path | None, typer.Option()] = None,
+    review: Annotated[Path | None, typer.Option()] = None,
 ) -> None:
     """Apply a cut to one shard of predictions."""
     from selftrain.label.stage import label
     from selftrain.settings.selection import LabelSettings
 
-    label(_settings(LabelSettings, settings), prediction, cut, output, chosen)
+    label(_settings(LabelSettings, settings), prediction, cut, output, chosen, review)
 
 
 @app.command("merge")
@@ -244,12 +258,13 @@ def merge_stage(
     cut: Annotated[Path, typer.Option()],
     output: Annotated[Path, typer.Option()],
     table: Annotated[Path, typer.Option()],
+    review: Annotated[Path | None, typer.Option()] = None,
 ) -> None:
     """Join the shards of pseudo-labels into one file."""
     from selftrain.label.merge import merge
     from selftrain.settings.selection import LabelSettings
 
-    merge(_settings(LabelSettings, settings), shard, prediction, cut, output, table)
+    merge(_settings(LabelSettings, settings), shard, prediction, cut, output, table, review)
 
 
 @app.command("evaluate")

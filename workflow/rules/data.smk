@@ -1,4 +1,4 @@
-# data: draw what is built in, verify every file, list each split, count what the labeled ones show.
+# data: draw what is built in, verify every file, list each split, count what the labeled ones show, check a review.
 
 
 rule draw:
@@ -46,6 +46,25 @@ rule list:
         code=graph.code("selftrain.data.tables"),
     shell:
         "python -m selftrain stage --log {log} list --settings {params.settings} --output {output}"
+
+
+# Early, so that a mistake in a review is told before hours of training.
+rule review:
+    input:
+        files=lambda w: graph.reviewed_files(w.task),
+        images=f"{RESULTS}/{{task}}/data/unlabeled/images.csv",
+    output:
+        f"{RESULTS}/{{task}}/data/review.csv",
+    log:
+        f"{RESULTS}/logs/{{task}}/data/review.log",
+    priority: 3
+    conda:
+        ENVIRONMENT
+    params:
+        settings=lambda w: graph.told(graph.review(w.task)),
+        code=graph.code("selftrain.data.review"),
+    shell:
+        "python -m selftrain stage --log {log} review --settings {params.settings} --images {input.images} --output {output}"
 
 
 rule statistics:

@@ -49,7 +49,7 @@ rule choose:
 
 rule label:
     input:
-        unpack(lambda w: graph.chosen_file(model_of(w), int(w.shard))),
+        unpack(lambda w: graph.chosen_file(model_of(w), int(w.shard)) | graph.review_file(w.task)),
         prediction=lambda w: graph.prediction_paths(model_of(w))[int(w.shard)],
         cut=f"{ROUND}/cut.csv",
     output:
@@ -69,6 +69,7 @@ rule label:
 
 rule merge:
     input:
+        unpack(lambda w: graph.review_file(w.task)),
         shards=[f"{ROUND}/pseudo_labels-{shard}-of-{SHARDS}.h5" for shard in range(SHARDS)],
         predictions=lambda w: graph.prediction_paths(model_of(w)),
         cut=f"{ROUND}/cut.csv",
@@ -91,6 +92,7 @@ rule merge:
         code=graph.code("selftrain.label.merge"),
         shards=lambda w, input: [f"--shard={file}" for file in input.shards],
         predictions=lambda w, input: [f"--prediction={file}" for file in input.predictions],
+        review=lambda w, input: [f"--review={input.review}"] if "review" in input.keys() else [],
     shell:
-        "python -m selftrain stage --log {log} merge --settings {params.settings} {params.shards:q} {params.predictions:q}"
+        "python -m selftrain stage --log {log} merge --settings {params.settings} {params.shards:q} {params.predictions:q} {params.review:q}"
         " --cut {input.cut} --output {output.labels} --table {output.table}"

@@ -16,6 +16,7 @@ import pandas as pd
 
 from selftrain import artifacts, hdf5
 from selftrain.agreement import agreeing
+from selftrain.data.review import read_checked
 from selftrain.errors import UserError
 from selftrain.label.layout import SHARD, Counts, Labels, create_planes, write_images
 from selftrain.label.pseudo_labels import FORMAT
@@ -48,6 +49,7 @@ def merge(
     cut: Path,
     output: Path,
     table: Path,
+    review: Path | None = None,
 ) -> None:
     """Join the shards into one file that stands alone, and write its table of classes beside it.
 
@@ -60,6 +62,7 @@ def merge(
         cut: the table that select wrote.
         output: pseudo_labels.h5.
         table: pseudo_labels.csv, one row per class.
+        review: review.csv of the task, as `label` had it.
 
     Raises:
         UserError: shards that do not belong together.
@@ -80,6 +83,8 @@ def merge(
         hdf5.write_table(file, "cut", decided)
         hdf5.write_table(file, "classes", classes)
         file.attrs.update(_attributes(settings, images, classes))
+        if review is not None:
+            file.attrs["review"] = json.dumps([one.told() for one in read_checked(review).values()])
     artifacts.write_csv(table, classes)
 
 

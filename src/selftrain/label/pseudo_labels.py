@@ -68,7 +68,7 @@ class PseudoLabels:
     @property
     def images(self) -> pd.DataFrame:
         """One row per image: image, height, width, labeled (pixels), labeled_share, the names of its weak_labels where
-        there are any, and the pixels of each class."""
+        there are any, what a review made of it (excluded, mask) where there is one, and the pixels of each class."""
         labeled = self.counts.sum(1)
         known = pd.DataFrame(
             {
@@ -82,6 +82,9 @@ class PseudoLabels:
         if self.weak_labels is not None:
             names = np.array(self.class_names)
             known["weak_labels"] = [", ".join(names[shown > 0]) for shown in self.weak_labels]
+        if "review" in self.attributes:
+            verdicts = {one["image"]: one["review"] for one in json.loads(self.attributes["review"])}
+            known["review"] = [verdicts.get(name, "") for name in self.names]
         return pd.concat([known, pd.DataFrame(self.counts, columns=self.class_names)], axis=1)
 
     def label(self, image: int | str) -> npt.NDArray[np.uint8]:

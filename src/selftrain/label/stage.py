@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ import pandas as pd
 
 from selftrain import draws, hdf5
 from selftrain.confidence import BINS, coarse
+from selftrain.data.review import Reviewed, read_checked, read_mask
 from selftrain.errors import UserError
 from selftrain.label.layout import SHARD, Labels, create_planes, write_images
 from selftrain.predict.store import Predictions
@@ -57,7 +59,14 @@ class Rule:
         return labels
 
 
-def label(settings: LabelSettings, prediction: Path, cut: Path, output: Path, chosen: Path | None = None) -> None:
+def label(
+    settings: LabelSettings,
+    prediction: Path,
+    cut: Path,
+    output: Path,
+    chosen: Path | None = None,
+    review: Path | None = None,
+) -> None:
     """Apply the cut to one shard of predictions, an image at a time.
 
     Args:
@@ -66,7 +75,9 @@ def label(settings: LabelSettings, prediction: Path, cut: Path, output: Path, ch
         cut: the table that select wrote.
         output: an intermediate file, to be joined with the other shards by `merge`.
         chosen: the shard as `choose` made it anew, where classes are chosen relative to the cut.
+        review: review.csv of the task, where a person has reviewed images: what it says goes over the cut.
     """
+    reviewed = read_checked(review)
     names = settings.select.classes
     rule = Rule.of(read_cut(cut, names))
     with ExitStack() as stack:
@@ -78,8 +89,10 @@ def label(settings: LabelSettings, prediction: Path, cut: Path, output: Path, ch
         for position, name in enumerate(shard.images):
             classes, bins = choice.read(position)
             kept = rule.apply(classes, bins, draws.image_key(settings.seed, settings.round, name))
+            if name in reviewed:
+                kept = _as_reviewed(reviewed[name], names, kept)
             counts[position] = _count(kept, len(names))
-            if choice is not shard:
+            if choice is not shard or name in reviewed:
                 changed[position] = _count(kept[kept != shard.read(position)[0]], len(names))
             hdf5.write_plane(labels, position, kept)
             hdf5.write_plane(confidence, position, coarse(bins))
@@ -87,6 +100,13 @@ def label(settings: LabelSettings, prediction: Path, cut: Path, output: Path, ch
                 hdf5.write_plane(planes, position, shard.agreement(position))
         write_images(file, shard.images, shard.shapes, counts)
         file["changed"] = changed
+
+
+def _as_reviewed(told: Reviewed, classes: Sequence[str], labels: Labels) -> Labels:
+    """A person's mask, or nothing where the image is left out, in place of labels (h, w)."""
+    if told.mask is None:
+        return np.full_like(labels, IGNORE)
+    return read_mask(told.mask, classes, (labels.shape[0], labels.shape[1]))
 
 
 def _same_images(chosen: Path, shard: Predictions) -> Predictions:

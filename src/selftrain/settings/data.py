@@ -183,6 +183,9 @@ class TaskSettings(Settings):
     """Of the images of all splits."""
     labeled: SplitSettings
     unlabeled: SplitSettings
+    review: str | None = None
+    """Images whose pseudo-labels a person leaves out or replaces, in every round: CSV with the columns image,
+    exclude (yes or no), mask (a PNG of class ids, its path seen from the table's folder), reason."""
     truth: bool = False
     """The unlabeled split has hidden labels, used for scoring pseudo-labels and nothing else."""
     calibration: SplitSettings | None = None
@@ -282,6 +285,14 @@ class ReadSettings(Settings):
     """Of label files with several channels of 16 bits, the one that holds class ids."""
     stretch_labels: bool = False
     """Labels of another size than their image are known, and stretched to it; else they are refused."""
+
+
+class ReviewSettings(Settings):
+    """All that checking a review depends on, beside its masks and the images."""
+
+    table: str
+    read: ReadSettings
+    """How the unlabeled images become arrays."""
 
 
 def working_size(size: WorkingSize | None, own: Size) -> Size:
