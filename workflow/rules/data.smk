@@ -17,7 +17,7 @@ rule draw:
 
 rule check:
     input:
-        lambda w: [file for split in graph.splits(w.task) for file in graph.split_files(w.task, split)],
+        lambda w: graph.drawn_folders(w.task, *graph.splits(w.task)),
     output:
         f"{RESULTS}/{{task}}/data/checked.csv",
     log:
@@ -26,6 +26,7 @@ rule check:
         ENVIRONMENT
     params:
         settings=lambda w: graph.told(graph.check(w.task)),
+        files=lambda w: graph.signature(w.task, *graph.splits(w.task)),
         code=graph.code("selftrain.data.check"),
     shell:
         "python -m selftrain stage --log {log} check --settings {params.settings} --output {output}"
@@ -33,7 +34,7 @@ rule check:
 
 rule list:
     input:
-        files=lambda w: graph.split_files(w.task, w.split),
+        lambda w: graph.drawn_folders(w.task, w.split),
         checked=ancient(f"{RESULTS}/{{task}}/data/checked.csv"),
     output:
         f"{RESULTS}/{{task}}/data/{{split}}/images.csv",
@@ -43,6 +44,7 @@ rule list:
         ENVIRONMENT
     params:
         settings=lambda w: graph.told(graph.listing(w.task, w.split)),
+        files=lambda w: graph.signature(w.task, w.split),
         code=graph.code("selftrain.data.tables"),
     shell:
         "python -m selftrain stage --log {log} list --settings {params.settings} --output {output}"
