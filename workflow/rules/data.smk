@@ -15,7 +15,9 @@ rule draw:
         "python -m selftrain stage --log {log} draw --settings {params.settings} --output {output}"
 
 
-rule check:
+# A checkpoint, since what hangs on an `ancient` input of a job that runs again is looked at by Snakemake (9.27) only when
+# jobs are looked at anew, as after a checkpoint: else one run would check what has changed, and the next one use it.
+checkpoint check:
     input:
         lambda w: graph.drawn_folders(w.task, *graph.splits(w.task)),
     output:
