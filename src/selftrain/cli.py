@@ -202,6 +202,9 @@ def schema() -> None:
 
 def main() -> None:
     """Run the command line; a UserError becomes one message and exit code 1."""
+    # Before h5py is imported. HDF5 would lock what it opens, which not every shared file system can, and which nothing
+    # here needs: a file is written under a temporary name, and never again once it has its own.
+    os.environ.setdefault("HDF5_USE_FILE_LOCKING", "FALSE")
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s", stream=sys.stderr)
     for level in (logging.INFO, logging.WARNING, logging.ERROR):
         logging.addLevelName(level, logging.getLevelName(level).lower())
