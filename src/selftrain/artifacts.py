@@ -1,7 +1,8 @@
 """How every output is written, and how inputs are told apart.
 
 An output is written under a temporary name in its own folder and renamed when it is whole: a file that exists under
-its final name is complete.
+its final name is complete. Who writes holds the lock of the temporary file; one that nobody holds was left by a killed
+process, and the next writer of the same output takes or removes it, so that they do not pile up.
 """
 
 from __future__ import annotations
@@ -9,11 +10,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
+
+from selftrain import locks
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,23 +32,44 @@ def writing(path: Path | str) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
-    os.close(descriptor)
-    temporary = Path(name)
+    temporary, lock = _temporary(path)
     try:
         yield temporary
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
-        temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
+        if lock is None or locks.is_still(temporary, lock):  # else it was renamed, and may be another writer's by now
+            temporary.unlink(missing_ok=True)
+        if lock is not None:
+            locks.free(lock)  # of all: HDF5 reads no file that anybody has locked
 
 
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current
+def _temporary(path: Path) -> tuple[Path, IO[str] | None]:
+    """An empty file for the writer of `path`, and its lock; removes what killed writers left."""
+    own: tuple[Path, IO[str]] | None = None
+    for number in count():
+        temporary = path.with_name(f".{path.stem}.unfinished-{number}{path.suffix}")
+        if own is not None and not temporary.exists():
+            return own
+        try:
+            lock = locks.lock_surely(temporary)
+        except locks.NoLocksError:  # a name that nobody else has; what a killed writer leaves has to stay
+            temporary.unlink(missing_ok=True)
+            return path.with_name(f".{path.stem}.unfinished-{uuid.uuid4().hex}{path.suffix}"), None
+        except PermissionError:
+            if not temporary.exists():
+                raise
+            lock = None  # another user's
+        if lock is None:
+            continue  # another writes there
+        if own is None:
+            lock.truncate(0)
+            own = temporary, lock
+        else:
+            temporary.unlink()
+            locks.free(lock)
+    raise AssertionError  # there is always a next number
 
 
 def write_text(path: Path | str, text: str) -> None:

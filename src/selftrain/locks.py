@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,10 @@ log = logging.getLogger(__name__)
 
 HELD: set[IO[str]] = set()
 """The locks of this process. Its forked children hold them too: a lock lasts as long as anybody who may still work."""
+
+
+class NoLocksError(OSError):
+    """The file system knows no locks, so that nobody can tell whether a file is in use."""
 
 
 @contextmanager
@@ -32,25 +37,79 @@ def held(path: Path, *, wait: bool = False) -> Iterator[bool]:
             unlock(lock)
 
 
+@contextmanager
+def alone(path: Path, what: str) -> Iterator[None]:
+    """Do what no two processes may do at once: wait until no other does, and say for whom.
+
+    Args:
+        path: the file that is locked; its text says who holds it.
+        what: is done, for the message.
+    """
+    lock = try_lock(path)
+    if lock is None:
+        told = path.read_text() or "another process"
+        log.warning("%s: %s does it already, perhaps left over from a killed run; waiting for its end", what, told)
+        lock = try_lock(path, wait=True)
+    assert lock is not None
+    try:
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()} on {socket.gethostname()}")
+        lock.flush()
+        yield
+    finally:
+        unlock(lock)
+        _remove(path)
+
+
+def _remove(path: Path) -> None:
+    """Remove a lock's file, unless somebody holds it: another process, or a child of this one that still works."""
+    try:
+        lock = lock_surely(path)
+    except NoLocksError:
+        path.unlink(missing_ok=True)
+        return
+    if lock is not None:
+        path.unlink()  # while it is held: who waits for it sees that, and makes another
+        unlock(lock)
+
+
 def try_lock(path: Path, *, wait: bool = False) -> IO[str] | None:
     """The lock, or None if another process has it; on a file system that knows no locks it is warned of, and given."""
+    try:
+        return lock_surely(path, wait=wait)
+    except NoLocksError as error:
+        log.warning("%s: no locks on this file system (%s); do not start two runs in one folder", path, error)
+        return path.open("a")
+
+
+def lock_surely(path: Path, *, wait: bool = False) -> IO[str] | None:
+    """The lock, or None if another process has it.
+
+    Raises:
+        NoLocksError: the file system knows none.
+    """
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = path.open("a")
+        try:
+            lock = path.open("a")
+        except FileNotFoundError:  # the folder was removed in between
+            continue
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             lock.close()
             return None
         except OSError as error:
-            log.warning("%s: no locks on this file system (%s); do not start two runs in one folder", path, error)
-        if _is_still(path, lock):
+            lock.close()
+            raise NoLocksError(*error.args) from None
+        if is_still(path, lock):
             HELD.add(lock)
             return lock
-        lock.close()  # of a file that was removed in between: nobody else would see this lock
+        lock.close()  # of a file that was removed or renamed in between: nobody else would see this lock
 
 
-def _is_still(path: Path, lock: IO[str]) -> bool:
+def is_still(path: Path, lock: IO[str]) -> bool:
+    """Whether a file that was locked has its name still: it was neither removed nor renamed."""
     try:
         return os.path.samestat(path.stat(), os.fstat(lock.fileno()))
     except FileNotFoundError:
@@ -61,6 +120,12 @@ def unlock(lock: IO[str]) -> None:
     """Give a lock back; children that still hold it keep it."""
     HELD.discard(lock)
     lock.close()
+
+
+def free(lock: IO[str]) -> None:
+    """Give a lock back, and take it from the children that hold it, too."""
+    fcntl.flock(lock, fcntl.LOCK_UN)
+    unlock(lock)
 
 
 def let_go(*_: object) -> None:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from selftrain import artifacts, locks
-from selftrain.errors import UserError
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +43,7 @@ class Resume:
 
 @contextmanager
 def resumable(root: Path, key: str, seconds: float) -> Iterator[Resume]:
-    """The folder of one training under an exclusive lock; removed when the block ends well.
+    """The folder of one training under an exclusive lock, which is waited for; removed when the block ends well.
 
     Args:
         root: the folder of all resume states.
@@ -53,11 +51,10 @@ def resumable(root: Path, key: str, seconds: float) -> Iterator[Resume]:
         seconds: between two saves.
     """
     folder = root / key
-    with locks.held(folder / "lock") as alone:
-        if not alone:
-            raise UserError(
-                f"{folder}: the same training runs already, perhaps left over from a killed run; "
-                "wait for it, or stop that process and run again"
-            )
+    with locks.alone(folder / "lock", "this training"):
         yield Resume(folder, seconds)
-    shutil.rmtree(folder, ignore_errors=True)  # not before: a network file system keeps what is open
+        for file in folder.iterdir():
+            if file.name != "lock":
+                file.unlink()
+    with suppress(OSError):  # somebody waited for the lock, and has it
+        folder.rmdir()
