@@ -344,7 +344,7 @@ def differences(results: Path, reference: Path, *, whole: bool) -> list[str]:
 
 
 def _difference(path: Path, expected: Path) -> list[str]:
-    """Whether a file is that of the reference, apart from what the clock says; an intermediate file only has to open."""
+    """Whether a file is that of the reference, apart from what the clock says; an intermediate file has to open."""
     if path.suffix == ".html":
         return [] if path.read_text().rstrip().endswith("</html>") else [f"{path} is not whole"]
     if not expected.exists():

@@ -1,7 +1,10 @@
 """One training in two processes is the training in one; and what happens when one of them fails."""
 
+import multiprocessing
 import os
 import signal
+import time
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -101,6 +104,47 @@ def test_adamw_too_and_an_interrupted_training_goes_on_to_the_same_bytes(tmp_pat
     again = trained(tmp_path / "again", settings, data, 2, reading)
     assert again.model.read_bytes() == whole.model.read_bytes()
     assert not list((tmp_path / "resume").iterdir())
+
+
+def test_the_others_end_with_the_one_that_launched_them_and_give_the_lock_back(tmp_path, data, monkeypatch):
+    """Also where they ignore interrupts, as all do that a script runs in the background."""
+    fork, paths = multiprocessing.get_context("fork"), tiny.outputs(tmp_path / "run", **data)
+    children, settings = fork.SimpleQueue(), settings_of("supervised", steps=100_000)
+    advance = train_stage._Run.advance
+
+    def noted(run, batches):
+        if run.step == 3:
+            children.put(os.getpid())
+        return advance(run, batches)
+
+    def main():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        train(settings, paths, tiny.NOW, count=2)
+
+    monkeypatch.setattr(train_stage._Run, "advance", noted)
+    launcher = fork.Process(target=main)
+    launcher.start()
+    both = {children.get(), children.get()}
+    assert launcher.pid not in both and len(both) == 2
+    with held(next(paths.resume.iterdir()) / "lock") as free:
+        assert not free
+    launcher.kill()
+    launcher.join()
+    for _ in range(200):
+        if not (left := [pid for pid in both if runs(pid)]):
+            break
+        time.sleep(0.05)
+    assert not left
+    with held(next(paths.resume.iterdir()) / "lock") as free:
+        assert free
+
+
+def runs(pid):
+    """Whether a process is there, and no zombie that nobody has asked about."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except FileNotFoundError:
+        return False
 
 
 def test_an_error_of_one_process_is_told_as_it_is_and_ends_the_others(tmp_path, data, monkeypatch):
