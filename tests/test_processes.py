@@ -130,17 +130,17 @@ def test_the_others_end_with_the_one_that_launched_them_and_give_the_lock_back(t
         assert not free
     launcher.kill()
     launcher.join()
-    for _ in range(200):
-        if not (left := [pid for pid in both if runs(pid)]):
-            break
+    lock = next(paths.resume.iterdir()) / "lock"
+    for _ in range(600):
+        with held(lock) as free:
+            if free and not any(map(runs, both)):
+                break
         time.sleep(0.05)
-    assert not left
-    with held(next(paths.resume.iterdir()) / "lock") as free:
-        assert free
+    assert free and not any(map(runs, both))
 
 
 def runs(pid):
-    """Whether a process is there, and no zombie that nobody has asked about."""
+    """Whether a process is there, and no zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except FileNotFoundError:
