@@ -71,9 +71,8 @@ from torch import nn
 
 
 def network(classes):
-    return nn.Sequential(
-        nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout2d(0.1), nn.Conv2d(8, classes, 1)
-    )
+    first = nn.Conv2d(3, 8, 3, stride=2, padding=1)
+    return nn.Sequential(first, nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout2d(0.1), nn.Conv2d(8, classes, 1))
 """
 """Quick, since most of a job's time should not be one forward; with what makes resuming hard."""
 
@@ -395,7 +394,7 @@ def prepare(folder: Path, told: dict, targets: tuple[str, ...] = ()) -> tuple[Pr
     (folder / "quick.py").write_text(NETWORK)
     durations = _timed(project, targets)
     (folder / "durations.json").write_text(json.dumps(durations))
-    (folder / "results").rename(folder / "reference")
+    shutil.copytree(folder / "results", folder / "reference")
     return project, durations
 
 
@@ -417,9 +416,12 @@ def _timed(project: Project, targets: tuple[str, ...]) -> dict[str, float]:
     return table.groupby("kind")["seconds"].mean().to_dict()
 
 
-def clear(project: Project) -> None:
-    """Remove the results, for the next pass."""
-    shutil.rmtree(project.folder / "results", ignore_errors=True)
+def clear(project: Project, *, data: bool = True) -> None:
+    """Remove the results, for the next pass; those of the data only if asked for."""
+    results = project.folder / "results"
+    for path in [*results.glob("tiny/*"), *results.iterdir()]:
+        if path != results / "tiny" and (data or path != results / "tiny/data"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
     (project.folder / "journal.txt").unlink(missing_ok=True)
 
 
