@@ -342,6 +342,27 @@ def test_what_finished_unheard_is_taken_not_trained_again(run, caplog, kill, tmp
         run("no folder", tiny.stage())
 
 
+def test_two_experiments_with_one_training_do_it_once_also_side_by_side(run, tmp_path, monkeypatch):
+    fork = multiprocessing.get_context("fork")
+    steps, advance = fork.Value("i"), stage._Run.advance
+
+    def counted(self, batches):
+        with steps:
+            steps.value += 1
+        time.sleep(0.02)
+        return advance(self, batches)
+
+    monkeypatch.setattr(stage._Run, "advance", counted)
+    names, told = ("one", "other"), {"finished": tmp_path / "finished"}
+    both = [fork.Process(target=run, args=(name, tiny.stage(steps=25)), kwargs=told) for name in names]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join()
+    one, other = ((tmp_path / name / "model.safetensors").read_bytes() for name in names)
+    assert one == other and steps.value == 25
+
+
 @pytest.mark.parametrize("clip_gradient", [None, 1.0])
 def test_a_training_that_diverges_stops_and_leaves_nothing(run, tmp_path, clip_gradient):
     with pytest.raises(UserError) as caught:
