@@ -19,6 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -37,7 +38,7 @@ WAYS = {
 SIGNALS = {way: getattr(signal, way.split()[0].replace("Ctrl-C", "SIGINT")) for way in WAYS}
 
 OFTEN = ("train", "predict", "label", "merge", "evaluate")
-"""Kinds of jobs that are killed in every way in a pass; trainings twice."""
+"""Kinds of jobs that are killed in every way in a pass; trainings twice, and in passes with two processes alone."""
 
 SELDOM = ("draw", "check", "list", "statistics", "calibrate", "reliability", "select", "signs", "choose", "alarms")
 SELDOM += ("review", "score", "summary", "report")
@@ -148,7 +149,7 @@ class Kill:
     beside: str
     """Jobs that ran beside it."""
     unlocked: bool = False
-    """Whether Snakemake wanted `--unlock` then."""
+    """Whether Snakemake's lock was left, so that it takes `--unlock` before the next start."""
     waited: bool = False
     """Whether a job of the next start waited for one of this."""
     steps_lost: int | None = None
@@ -168,7 +169,7 @@ class Pass:
         durations: seconds that a job of a kind takes.
         draw: of moments.
         about: seed, number and processes, for the table.
-        targets: of Snakemake; none: all.
+        most: kills, at most.
     """
 
     project: Project
@@ -176,7 +177,7 @@ class Pass:
     durations: dict[str, float]
     draw: random.Random
     about: dict[str, int]
-    targets: tuple[str, ...] = ()
+    most: int = sys.maxsize
     kills: list[Kill] = field(default_factory=list)
     sessions: list[int] = field(default_factory=list)
 
@@ -189,8 +190,9 @@ class Pass:
                 break
             self.kills.append(kill)
             kill.problems += self._problems()
+            pd.DataFrame(self.kills).to_csv(self.project.folder / "kills.csv", index=False)
         told = output.read_text()
-        self._note_waiting(told)
+        self._note_waiting()
         left = self._problems(at_the_end=True)
         if snakemake.returncode != 0:
             left += f"; the last start ended with {snakemake.returncode}: {told[-2000:]}"
@@ -200,49 +202,34 @@ class Pass:
         return self.kills
 
     def _start(self) -> tuple[subprocess.Popen, Path]:
-        """As a user does, with `--unlock` where Snakemake asks for it."""
+        """As a user does, with `--unlock` where Snakemake would ask for it."""
         output = self.project.folder / f"snakemake-{len(self.sessions)}.txt"
-        command = [sys.executable, "-m", "snakemake", *self.project.where, "--", *self.targets]
+        command = [sys.executable, "-m", "snakemake", *self.project.where]
         environment = os.environ | {"PYTHONPATH": str(self.project.folder / "src")}
-        while True:
-            with output.open("w") as file:
-                snakemake = subprocess.Popen(
-                    command,
-                    cwd=self.project.folder,
-                    env=environment,
-                    stdin=subprocess.DEVNULL,
-                    stdout=file,
-                    stderr=file,
-                    start_new_session=True,
-                )
-            while snakemake.poll() is None and not jobs(snakemake.pid):
-                time.sleep(0.1)
-            if snakemake.poll() is None or "--unlock" not in output.read_text():
-                self.sessions.append(snakemake.pid)
-                return snakemake, output
+        if any(self.project.folder.glob(".snakemake/locks/*")):
             self.kills[-1].unlocked = True
             done = self.project.snakemake("--unlock")
             assert done.returncode == 0, done.stderr
+        with output.open("w") as file:
+            told = {"stdin": subprocess.DEVNULL, "stdout": file, "stderr": file, "start_new_session": True}
+            snakemake = subprocess.Popen(command, cwd=self.project.folder, env=environment, **told)
+        self.sessions.append(snakemake.pid)
+        return snakemake, output
 
     def _kill_one(self, snakemake: subprocess.Popen) -> Kill | None:
-        """Wait for a job that is to be killed, and kill it at a moment of its life; none if there was none."""
+        """Draw a moment in the life of each job, and kill the first whose moment comes; none if all ended before."""
         seen: dict[tuple[int, int], float] = {}
-        chosen: tuple[Process, float] | None = None
+        moments: dict[tuple[int, int], float] = {}
         while snakemake.poll() is None:
             now, running = time.monotonic(), jobs(snakemake.pid)
             for key, job in running.items():
-                if key not in seen and chosen is None and self.plan.get(job.kind or ""):
-                    chosen = job, now + self.draw.uniform(0, self.durations.get(job.kind or "", 5))
-                seen.setdefault(key, now)
-            if chosen is not None:
-                job, moment = chosen
-                key = job.pid, job.started
-                if key not in running:
-                    chosen = None  # it was quicker
-                elif now >= moment:
+                if key not in seen:
+                    seen[key] = now
+                    moments[key] = now + self.draw.uniform(0, 0.9 * self.durations.get(job.kind or "", 5))
+                if now >= moments[key] and self.plan.get(job.kind or "") and len(self.kills) < self.most:
                     beside = sorted(other.kind or "" for one, other in running.items() if one != key)
                     return self._kill(snakemake, job, now - seen[key], beside)
-            time.sleep(0.05)
+            time.sleep(0.1)
         return None
 
     def _kill(self, snakemake: subprocess.Popen, job: Process, after: float, beside: list[str]) -> Kill:
@@ -277,7 +264,7 @@ class Pass:
             found += [f"still there: {one.arguments}" for one in left]
         return "".join(f"; {one}" for one in found)
 
-    def _note_waiting(self, _: str) -> None:
+    def _note_waiting(self) -> None:
         """Which starts had to wait for a job of the one before."""
         for number, kill in enumerate(self.kills):
             told = (self.project.folder / f"snakemake-{number + 1}.txt").read_text()
@@ -318,8 +305,9 @@ def steps_lost(journal: pd.DataFrame, pid: int) -> tuple[int, float]:
     return len(again), round(float(seconds), 2)
 
 
-BY_THE_CLOCK = ("logs/*", "report/*", ".*")
-"""Files that differ between any two runs, or are no results."""
+def is_result(place: Path) -> bool:
+    """Whether a file below results/ is one, and not a log, a setting or what an interrupted job needs."""
+    return place.parts[0] != "logs" and not any(part.startswith(".") for part in place.parts)
 
 
 def differences(results: Path, reference: Path, *, whole: bool) -> list[str]:
@@ -330,28 +318,18 @@ def differences(results: Path, reference: Path, *, whole: bool) -> list[str]:
         reference: of the other.
         whole: whether the run is over, so that nothing may be missing, or left over.
     """
-    found, names = [], set()
-    for folder, _, files in os.walk(results):
-        for name in files:
-            path = Path(folder, name)
-            place = path.relative_to(results)
-            if place.parts[0] == "logs" or any(part.startswith(".") for part in place.parts):
-                continue
+    found, names = [], set[Path]()
+    for path in (path for path in results.rglob("*") if path.is_file()):
+        place = path.relative_to(results)
+        if is_result(place):
             names.add(place)
-            try:
+            with suppress(FileNotFoundError):  # Snakemake, or a job that works on, has just replaced it
                 found += _difference(path, reference / place)
-            except FileNotFoundError:  # Snakemake or an orphan has just replaced it
-                continue
     if whole:
         expected = {path.relative_to(reference) for path in reference.rglob("*") if path.is_file()}
-        expected = {one for one in expected if one.parts[0] != "logs" and not any(p.startswith(".") for p in one.parts)}
-        found += [f"{place} is missing" for place in sorted(expected - names)]
-        found += [f"{place} is left over" for place in sorted(names - expected)]
-        hidden = (path for pattern in ("*unfinished*", ".*lock", "lock") for path in results.rglob(pattern))
-        found += [f"{path} is left over" for path in hidden]
-        found += [
-            f"{path} is left over" for path in (results / ".finished", *results.glob(".resume/*")) if path.exists()
-        ]
+        found += [f"{place} is missing" for place in sorted(expected - names) if is_result(place)]
+        left = [path for name in ("*unfinished*", ".*.lock", ".finished", ".resume/*") for path in results.rglob(name)]
+        found += [f"{path} is left over" for path in [*sorted(names - expected), *left]]
     return found
 
 
@@ -378,7 +356,7 @@ def _without_time(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def prepare(folder: Path, told: dict, targets: tuple[str, ...] = ()) -> tuple[Project, dict[str, float]]:
+def prepare(folder: Path, told: dict) -> tuple[Project, dict[str, float]]:
     """A project with the results of a run that was left alone in `reference`, and the seconds that its jobs took."""
     fresh = not (folder / "reference").exists()
     if fresh:
@@ -392,15 +370,15 @@ def prepare(folder: Path, told: dict, targets: tuple[str, ...] = ()) -> tuple[Pr
     stage = folder / "src/selftrain/train/stage.py"
     stage.write_text(stage.read_text() + JOURNAL)
     (folder / "quick.py").write_text(NETWORK)
-    durations = _timed(project, targets)
+    durations = _timed(project)
     (folder / "durations.json").write_text(json.dumps(durations))
     shutil.copytree(folder / "results", folder / "reference")
     return project, durations
 
 
-def _timed(project: Project, targets: tuple[str, ...]) -> dict[str, float]:
+def _timed(project: Project) -> dict[str, float]:
     """Run the graph to its end; returns the mean seconds of a job of each kind."""
-    timed = Pass(project, {}, {}, random.Random(), {"seed": 0, "number": 0, "processes": 0}, targets)
+    timed = Pass(project, {}, {}, random.Random(), {"seed": 0, "number": 0, "processes": 0})
     snakemake, output = timed._start()
     first: dict[tuple[int, int], tuple[str, float]] = {}
     last: dict[tuple[int, int], float] = {}
@@ -425,11 +403,16 @@ def clear(project: Project, *, data: bool = True) -> None:
     (project.folder / "journal.txt").unlink(missing_ok=True)
 
 
-def plan_of(draw: random.Random) -> dict[str, list[str]]:
-    """The ways in which jobs of each kind are killed in a pass, in a random order."""
-    plan = {kind: draw.sample(list(WAYS), len(WAYS)) for kind in OFTEN}
-    plan["train"] += draw.sample(list(WAYS), len(WAYS))
-    return plan | {kind: [draw.choice(list(WAYS))] for kind in SELDOM}
+def plan_of(draw: random.Random, processes: int) -> dict[str, list[str]]:
+    """The ways in which jobs of each kind are killed in a pass, in a random order; in two processes trainings alone."""
+
+    def every_way(times: int) -> list[str]:
+        return [way for _ in range(times) for way in draw.sample(list(WAYS), len(WAYS))]
+
+    if processes > 1:
+        return {"train": every_way(3)}
+    often = {kind: every_way(2 if kind == "train" else 1) for kind in OFTEN}
+    return often | {kind: [draw.choice(list(WAYS))] for kind in SELDOM}
 
 
 def main() -> None:
@@ -447,11 +430,11 @@ def main() -> None:
             break
         number = int(rows["number"].max()) + 1 if len(rows) else 0
         count = 1 + number % 2  # every other pass trains in two processes
-        project, durations = prepare(told.folder / f"processes-{count}", config(count))
+        project, durations = prepare(told.folder / f"processes-{count}", config(count, every_kind=count == 1))
         clear(project)
         draw = random.Random(f"{told.seed} {number}")
         about = {"seed": told.seed, "number": number, "processes": count}
-        kills = Pass(project, plan_of(draw), durations, draw, about).run()
+        kills = Pass(project, plan_of(draw, count), durations, draw, about, told.kills - len(rows)).run()
         table = pd.DataFrame([asdict(kill) for kill in kills])
         table.to_csv(told.csv, mode="a", header=not told.csv.exists(), index=False)
         bad = table[table["problems"] != ""]
