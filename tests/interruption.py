@@ -134,6 +134,11 @@ def jobs(session: int) -> dict[tuple[int, int], Process]:
     return {(one.pid, one.started): one for one in own.values() if one.parent not in own}
 
 
+def heed_interrupts() -> None:
+    """As in a terminal; what a script runs in the background ignores them."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @dataclass
 class Kill:
     """A row of the table."""
@@ -212,6 +217,7 @@ class Pass:
             assert done.returncode == 0, done.stderr
         with output.open("w") as file:
             told = {"stdin": subprocess.DEVNULL, "stdout": file, "stderr": file, "start_new_session": True}
+            told["preexec_fn"] = heed_interrupts
             snakemake = subprocess.Popen(command, cwd=self.project.folder, env=environment, **told)
         self.sessions.append(snakemake.pid)
         return snakemake, output
@@ -305,6 +311,11 @@ def steps_lost(journal: pd.DataFrame, pid: int) -> tuple[int, float]:
     return len(again), round(float(seconds), 2)
 
 
+def files_below(folder: Path) -> Iterator[Path]:
+    """All files, also while others remove some."""
+    return (Path(where, name) for where, _, names in os.walk(folder) for name in names)
+
+
 def is_result(place: Path) -> bool:
     """Whether a file below results/ is one, and not a log, a setting or what an interrupted job needs."""
     return place.parts[0] != "logs" and not any(part.startswith(".") for part in place.parts)
@@ -319,14 +330,14 @@ def differences(results: Path, reference: Path, *, whole: bool) -> list[str]:
         whole: whether the run is over, so that nothing may be missing, or left over.
     """
     found, names = [], set[Path]()
-    for path in (path for path in results.rglob("*") if path.is_file()):
+    for path in files_below(results):
         place = path.relative_to(results)
         if is_result(place):
             names.add(place)
             with suppress(FileNotFoundError):  # Snakemake, or a job that works on, has just replaced it
                 found += _difference(path, reference / place)
     if whole:
-        expected = {path.relative_to(reference) for path in reference.rglob("*") if path.is_file()}
+        expected = {path.relative_to(reference) for path in files_below(reference)}
         found += [f"{place} is missing" for place in sorted(expected - names) if is_result(place)]
         left = [path for name in ("*unfinished*", ".*.lock", ".finished", ".resume/*") for path in results.rglob(name)]
         found += [f"{path} is left over" for path in [*sorted(names - expected), *left]]
