@@ -47,8 +47,9 @@ def alone(path: Path, what: str) -> Iterator[None]:
     """
     lock = try_lock(path)
     if lock is None:
-        told = path.read_text() or "another process"
-        log.warning("%s: %s does it already, perhaps left over from a killed run; waiting for its end", what, told)
+        log.warning(
+            "%s: %s does it already, perhaps left over from a killed run; waiting for its end", what, _who(path)
+        )
         lock = try_lock(path, wait=True)
     assert lock is not None
     try:
@@ -59,6 +60,13 @@ def alone(path: Path, what: str) -> Iterator[None]:
     finally:
         unlock(lock)
         _remove(path)
+
+
+def _who(path: Path) -> str:
+    try:
+        return path.read_text() or "another process"
+    except FileNotFoundError:  # it has just ended
+        return "another process"
 
 
 def _remove(path: Path) -> None:
