@@ -10,12 +10,10 @@ import sys
 import threading
 import time
 
-import h5py
 import pytest
 
-from selftrain import artifacts, finished, hdf5, locks
+from selftrain import artifacts, finished, locks
 
-FORMAT = hdf5.Format("test", 1, "make it again")
 FORK = multiprocessing.get_context("fork")
 
 
@@ -58,7 +56,7 @@ def test_the_next_writer_takes_what_a_killed_one_left(tmp_path, writer):
     path = tmp_path / "cut.csv"
     for _ in range(2):
         end(writer(path))
-    assert names(tmp_path) == [".cut.unfinished-0.csv"]
+    assert names(tmp_path) == [".cut.unfinished-0.csv", ".cut.unfinished-0.csv.lock"]
     artifacts.write_text(path, "whole")
     assert names(tmp_path) == ["cut.csv"] and path.read_text() == "whole"
 
@@ -69,7 +67,7 @@ def test_what_a_living_writer_writes_is_left_alone(tmp_path, writer):
     end(dead)
     end(late)
     artifacts.write_text(path, "whole")
-    assert names(tmp_path) == [".cut.unfinished-1.csv", "cut.csv"]
+    assert names(tmp_path) == [".cut.unfinished-1.csv", ".cut.unfinished-1.csv.lock", "cut.csv"]
     assert "half of it" in (tmp_path / ".cut.unfinished-1.csv").read_text()
     end(living)
     artifacts.write_text(path, "again")
@@ -81,7 +79,7 @@ def test_other_outputs_of_a_like_name_are_left_alone(tmp_path, writer):
         end(writer(tmp_path / name))
     before = names(tmp_path)
     artifacts.write_text(tmp_path / "labels.h5", "whole")
-    assert names(tmp_path) == sorted([*before, "labels.h5"]) and len(before) == 3
+    assert names(tmp_path) == sorted([*before, "labels.h5"]) and len(before) == 6
 
 
 def test_many_writers_at_once_leave_one_whole_file(tmp_path):
@@ -130,20 +128,23 @@ def test_where_there_are_no_locks_each_writer_has_a_name_of_its_own(tmp_path, mo
     assert names(tmp_path) == ["file.txt"] and path.read_text() == "one"
 
 
-def test_hdf5_is_read_once_it_is_written_whoever_was_forked_meanwhile(tmp_path):
+@pytest.mark.parametrize("locking", ["TRUE", "FALSE", "BEST_EFFORT"])
+def test_hdf5_is_written_and_read_whoever_was_forked_meanwhile(tmp_path, locking):
     """HDF5 opens no file that a process has locked, and a forked one has the locks of its parent."""
-    path = tmp_path / "file.h5"
-    with FORMAT.create(path) as file:
-        file["numbers"] = [1, 2, 3]
-        child = FORK.Process(target=time.sleep, args=(60,))
-        child.start()
-    try:
-        with FORMAT.open(path) as file:
-            assert list(file["numbers"]) == [1, 2, 3]
-        with h5py.File(path, "r+") as file:
-            file.attrs["more"] = 1
-    finally:
-        end(child)
+    script = """
+import multiprocessing, sys, time, h5py
+from selftrain import artifacts, hdf5
+with artifacts.writing(sys.argv[1]) as temporary:
+    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+    child.start()
+    with h5py.File(temporary, "w") as file:
+        file.attrs["format"], file.attrs["version"] = "test", 1
+hdf5.Format("test", 1, "").open(sys.argv[1]).close()
+child.kill()
+"""
+    environment = os.environ | {"HDF5_USE_FILE_LOCKING": locking}
+    subprocess.run([sys.executable, "-c", script, tmp_path / "file.h5"], env=environment, check=True, timeout=120)
+    assert names(tmp_path) == ["file.h5"]
 
 
 def test_a_lock_waits_tells_for_whom_and_is_removed(tmp_path, caplog):

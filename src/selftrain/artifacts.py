@@ -2,7 +2,7 @@
 
 An output is written under a temporary name in its own folder and renamed when it is whole: a file that exists under
 its final name is complete. Who writes holds the lock of the temporary file; one that nobody holds was left by a killed
-process, and the next writer of the same output takes or removes it, so that they do not pile up.
+process, and the next writer of the same output removes it, so that they do not pile up.
 """
 
 from __future__ import annotations
@@ -39,36 +39,38 @@ def writing(path: Path | str) -> Iterator[Path]:
             os.fsync(written.fileno())
         temporary.replace(path)
     finally:
-        if lock is None or locks.is_still(temporary, lock):  # else it was renamed, and may be another writer's by now
-            temporary.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         if lock is not None:
-            locks.free(lock)  # of all: HDF5 reads no file that anybody has locked
+            locks.unlock(lock, remove=True)
 
 
 def _temporary(path: Path) -> tuple[Path, IO[str] | None]:
-    """An empty file for the writer of `path`, and its lock; removes what killed writers left."""
+    """A name for the writer of `path`, and its lock; removes what killed writers left.
+
+    The lock is a file of its own: HDF5 locks what it opens.
+    """
     own: tuple[Path, IO[str]] | None = None
     for number in count():
         temporary = path.with_name(f".{path.stem}.unfinished-{number}{path.suffix}")
-        if own is not None and not temporary.exists():
+        lock_file = temporary.with_name(f"{temporary.name}.lock")
+        if own is not None and not lock_file.exists():
             return own
         try:
-            lock = locks.lock_surely(temporary)
+            lock = locks.lock_surely(lock_file)
         except locks.NoLocksError:  # a name that nobody else has; what a killed writer leaves has to stay
-            temporary.unlink(missing_ok=True)
+            lock_file.unlink(missing_ok=True)
             return path.with_name(f".{path.stem}.unfinished-{uuid.uuid4().hex}{path.suffix}"), None
         except PermissionError:
-            if not temporary.exists():
+            if not lock_file.exists():
                 raise
-            lock = None  # another user's
+            continue  # another user's
         if lock is None:
             continue  # another writes there
+        temporary.unlink(missing_ok=True)
         if own is None:
-            lock.truncate(0)
             own = temporary, lock
         else:
-            temporary.unlink()
-            locks.free(lock)
+            locks.unlock(lock, remove=True)
     raise AssertionError  # there is always a next number
 
 

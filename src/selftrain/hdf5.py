@@ -54,9 +54,7 @@ class Format:
     @contextmanager
     def create(self, path: Path | str) -> Iterator[h5py.File]:
         """Yield a new file of this format, which gets its name when the block ends well."""
-        # HDF5's own lock would find the writer's.
-        told = {"rdcc_nbytes": UNCACHED, "locking": False}
-        with artifacts.writing(path) as temporary, h5py.File(temporary, "w", **told) as file:
+        with artifacts.writing(path) as temporary, h5py.File(temporary, "w", rdcc_nbytes=UNCACHED) as file:
             file.attrs["format"], file.attrs["version"] = self.name, self.version
             yield file
 

@@ -77,8 +77,7 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
         return
     if lock is not None:
-        path.unlink()  # while it is held: who waits for it sees that, and makes another
-        unlock(lock)
+        unlock(lock, remove=True)
 
 
 def try_lock(path: Path, *, wait: bool = False) -> IO[str] | None:
@@ -110,30 +109,25 @@ def lock_surely(path: Path, *, wait: bool = False) -> IO[str] | None:
         except OSError as error:
             lock.close()
             raise NoLocksError(*error.args) from None
-        if is_still(path, lock):
+        if _is_still(path, lock):
             HELD.add(lock)
             return lock
-        lock.close()  # of a file that was removed or renamed in between: nobody else would see this lock
+        lock.close()  # of a file that was removed in between: nobody else would see this lock
 
 
-def is_still(path: Path, lock: IO[str]) -> bool:
-    """Whether a file that was locked has its name still: it was neither removed nor renamed."""
+def _is_still(path: Path, lock: IO[str]) -> bool:
     try:
         return os.path.samestat(path.stat(), os.fstat(lock.fileno()))
     except FileNotFoundError:
         return False
 
 
-def unlock(lock: IO[str]) -> None:
-    """Give a lock back; children that still hold it keep it."""
+def unlock(lock: IO[str], *, remove: bool = False) -> None:
+    """Give a lock back; children that still hold it keep it, unless its file is to be removed."""
+    if remove:  # while it is held: who waits for it sees that, and makes another
+        Path(lock.name).unlink(missing_ok=True)
     HELD.discard(lock)
     lock.close()
-
-
-def free(lock: IO[str]) -> None:
-    """Give a lock back, and take it from the children that hold it, too."""
-    fcntl.flock(lock, fcntl.LOCK_UN)
-    unlock(lock)
 
 
 def let_go(*_: object) -> None:
