@@ -37,12 +37,12 @@ WAYS = {
 }
 SIGNALS = {way: getattr(signal, way.split()[0].replace("Ctrl-C", "SIGINT")) for way in WAYS}
 
-OFTEN = ("train", "predict", "label", "merge", "evaluate")
-"""Kinds of jobs that are killed in every way in a pass; trainings twice, and in passes with two processes alone."""
+TIMES = {"train": 2, "predict": 1, "label": 3, "merge": 3, "evaluate": 1}
+"""How often jobs of a kind are killed in every way in a pass; in passes with two processes trainings alone are, thrice."""
 
-SELDOM = ("draw", "check", "list", "statistics", "calibrate", "reliability", "select", "signs", "choose", "alarms")
-SELDOM += ("review", "score", "summary", "report")
-"""Kinds that are killed in one way in a pass."""
+OTHERS = ("draw", "check", "list", "statistics", "calibrate", "reliability", "select", "signs", "choose", "alarms")
+OTHERS += ("review", "score", "summary", "report")
+"""Kinds that are killed in two ways in a pass."""
 
 JOURNAL = """
 
@@ -422,8 +422,8 @@ def plan_of(draw: random.Random, processes: int) -> dict[str, list[str]]:
 
     if processes > 1:
         return {"train": every_way(3)}
-    often = {kind: every_way(2 if kind == "train" else 1) for kind in OFTEN}
-    return often | {kind: [draw.choice(list(WAYS))] for kind in SELDOM}
+    others = {kind: draw.sample(list(WAYS), 2) for kind in OTHERS}
+    return {kind: every_way(times) for kind, times in TIMES.items()} | others
 
 
 def main() -> None:
