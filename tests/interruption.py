@@ -38,7 +38,7 @@ WAYS = {
 SIGNALS = {way: getattr(signal, way.split()[0].replace("Ctrl-C", "SIGINT")) for way in WAYS}
 
 TIMES = {"train": 2, "predict": 1, "label": 3, "merge": 3, "evaluate": 1}
-"""How often jobs of a kind are killed in every way in a pass; in passes with two processes trainings alone are, thrice."""
+"""How often jobs of a kind are killed in every way in a pass; with two processes, trainings alone and thrice."""
 
 OTHERS = ("draw", "check", "list", "statistics", "calibrate", "reliability", "select", "signs", "choose", "alarms")
 OTHERS += ("review", "score", "summary", "report")
