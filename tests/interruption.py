@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import math
 import os
 import random
 import shutil
@@ -46,6 +47,9 @@ OTHERS += ("review", "score", "summary", "report")
 
 SPANS = (0.6, 0.6, 0.6, 1.1)
 """Shares of a job's usual life within which its moment is drawn: mostly such that few jobs end before it."""
+
+IN_STEPS, STEPS_SECONDS = 0.7, 4
+"""The share of trainings that are killed within so many seconds of their first step: most of a short job is its start."""
 
 JOURNAL = """
 
@@ -234,13 +238,22 @@ class Pass:
             for key, job in running.items():
                 if key not in seen:
                     seen[key] = now
-                    life = self.durations.get(job.kind or "", 5)
-                    moments[key] = now + self.draw.uniform(0, self.draw.choice(SPANS) * life)
+                    life = self.draw.choice(SPANS) * self.durations.get(job.kind or "", 5)
+                    in_steps = job.kind == "train" and self.draw.random() < IN_STEPS
+                    moments[key] = math.inf if in_steps else now + self.draw.uniform(0, life)
+                if moments[key] == math.inf and self._takes_steps(job.pid):
+                    moments[key] = now + self.draw.uniform(0, STEPS_SECONDS)
                 if now >= moments[key] and self.plan.get(job.kind or "") and len(self.kills) < self.most:
                     beside = sorted(other.kind or "" for one, other in running.items() if one != key)
                     return self._kill(snakemake, job, now - seen[key], beside)
             time.sleep(0.1)
         return None
+
+    def _takes_steps(self, pid: int) -> bool:
+        """Whether the last step of any training was one of this job."""
+        journal = self.project.folder / "journal.txt"
+        last = journal.read_text().splitlines()[-1:] if journal.exists() else []
+        return any(str(pid) in line.split()[1:3] for line in last)
 
     def _kill(self, snakemake: subprocess.Popen, job: Process, after: float, beside: list[str]) -> Kill:
         assert job.kind is not None
