@@ -49,7 +49,7 @@ SPANS = (0.6, 0.6, 0.6, 1.1)
 """Shares of a job's usual life within which its moment is drawn: mostly such that few jobs end before it."""
 
 IN_STEPS, STEPS_SECONDS = 0.7, 4
-"""The share of trainings that are killed within so many seconds of their first step: most of a short job is its start."""
+"""The share of trainings that are killed within so many seconds of a first step: most of a short job is its start."""
 
 JOURNAL = """
 
@@ -88,7 +88,7 @@ def network(classes):
 def config(processes: int = 1, *, every_kind: bool = True) -> dict:
     """A graph with jobs of every kind, and trainings of some seconds; or with the most important kinds only."""
     told = tiny_config()
-    told |= {"shards": 2, "machine": {"processes": processes, "checkpoint_seconds": 0.5}}
+    told |= {"shards": 2 if every_kind else 1, "machine": {"processes": processes, "checkpoint_seconds": 0.5}}
     told["model"] = {"module": "quick:network"}
     told["train"] = {"steps": 300, "batch_size": 4, "augmentation": {"crop": [32, 64]}}
     told["pretrain"] = {"start": {}}
