@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from selftrain import artifacts, locks, randomness, registry
+from selftrain import artifacts, finished, locks, randomness, registry
 from selftrain.data.batches import Batch, Batches, Stream, Unlabeled, unbatched
 from selftrain.devices import leased_device
 from selftrain.errors import UserError
@@ -63,8 +63,15 @@ def train(
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it, cuBLAS refuses to be deterministic
     digests = {name: artifacts.digest_file(path) for name, path in paths.inputs().items() if path is not None}
     key = artifacts.digest([settings.model_dump(mode="json"), code, digests])
-    with leased_device(count), resumable(paths.resume, key, machine.checkpoint_seconds) as resume:
-        processes.launch(_train, count, settings.train.precision, settings, paths, machine, resume)
+    kept = None if paths.finished is None else paths.finished / key
+    with resumable(paths.resume, key, machine.checkpoint_seconds) as resume:
+        if kept is not None and finished.take(kept, paths.outputs()):
+            log.info("finished already, by a run that was killed or for another experiment")
+            return
+        with leased_device(count):
+            processes.launch(_train, count, settings.train.precision, settings, paths, machine, resume)
+        if kept is not None:
+            finished.keep(kept, paths.outputs())
 
 
 def _train(
