@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from selftrain import artifacts
 from selftrain.confidence import probability_of
@@ -20,6 +19,7 @@ from selftrain.devices import leased_device
 from selftrain.errors import UserError
 from selftrain.models import files
 from selftrain.predict.forward import load_predictor
+from selftrain.progress import followed
 from selftrain.settings.data import PixelSettings, Size
 from selftrain.settings.prediction import InferenceSettings
 
@@ -66,7 +66,7 @@ def predict_folder(
         if agreement and predictor.branches == 1:
             raise UserError(f"{model}: has one branch, which agrees with itself; leave out --agreement")
         colors = palette(predictor.classes, about["colors"])
-        for relative, file in tqdm(found.items(), disable=None, desc="predict", unit="image"):
+        for relative, file in followed(found.items(), "predict", len(found)):
             own = read_image(file, pixels=pixels)
             seen = own if size is None else read_image(file, size, pixels)
             batch = to_tensor(seen)[None].to(device)
