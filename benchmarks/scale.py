@@ -43,8 +43,8 @@ RATES = {
     "label": (16.0, "CPU-ms to label and merge an image of 512×1024"),
     "predictions": (0.77, "MB on disk of the predictions of an image of 512×1024"),
     "labels": (0.26, "MB on disk of the pseudo-labels of an image of 512×1024"),
-    "listing": (50.0, "CPU-µs that each start of Snakemake takes per image, to list it and ask for its size and time"),
-    "kept": (500.0, "bytes that a job keeps in memory per image of its task"),
+    "listing": (60.0, "CPU-µs that each start of Snakemake takes per image, to list it and ask for its size and time"),
+    "kept": (900.0, "bytes that checking or listing keeps in memory per image, the most of any job"),
 }
 """What one round's costs are computed from; docs/scale.md says where each was measured."""
 DATA_SETS = {
@@ -64,7 +64,7 @@ def main() -> None:
     parser.add_argument("--rates", nargs="*", metavar="NAME=NUMBER", help=f"of {', '.join(RATES)}")
     told = parser.parse_args()
     if told.rates is not None:
-        print(costs(_rates(told.rates)).to_markdown(index=False))
+        print(costs(_rates(told.rates)).to_markdown(index=False, disable_numparse=True, stralign="right"))
         return
     images, shards = ([20, 40], [2]) if told.quick else (sorted(told.images), told.shards)
     with tempfile.TemporaryDirectory() as folder:
@@ -253,13 +253,18 @@ def costs(rates: dict[str, float]) -> pd.DataFrame:
             "label, merge, CPU-h": scaled * rates["label"] / 3.6e6,
             "predictions, GB": scaled * rates["predictions"] / 1e3,
             "pseudo_labels.h5, GB": scaled * rates["labels"] / 1e3,
-            "memory of a job, GB": images * rates["kept"] / 1e9,
+            "most memory for names, GB": images * rates["kept"] / 1e9,
             "shards": f"{shards:,}",
             "jobs": f"{2 * shards + 6:,}",  # and select, merge, signs, alarms, train, evaluate
-            "listing, s": images * rates["listing"] / 1e6,
+            "planning: listing, CPU-s": images * rates["listing"] / 1e6,
         }
-        rows.append({key: value if isinstance(value, str) else f"{value:,.3g}" for key, value in row.items()})
+        rows.append({key: value if isinstance(value, str) else _said(value) for key, value in row.items()})
     return pd.DataFrame(rows)
+
+
+def _said(number: float) -> str:
+    """In two or more digits."""
+    return f"{number:,.0f}" if number >= 100 else f"{number:.2g}"
 
 
 def _stage(name: str, folder: Path) -> None:
