@@ -30,3 +30,7 @@ include: "workflow/rules/report.smk"
 
 onstart:
     graph.remember_code()
+
+
+onsuccess:
+    graph.forget_finished()

@@ -119,6 +119,7 @@ class Project:
         shutil.copy(ROOT / "Snakefile", folder)
         for name in ("workflow", "src", "envs"):
             shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+        (folder / "profiles").symlink_to("workflow/profiles")
         (folder / "config.yaml").write_text(yaml.safe_dump(settings))
         if stand_in:
             (folder / "src/selftrain/__main__.py").write_text(STAND_IN)

@@ -24,6 +24,7 @@ class Project:
         shutil.copy(ROOT / "Snakefile", folder)
         for name in ("workflow", "src", "envs"):
             shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+        (folder / "profiles").symlink_to("workflow/profiles")
         self.configure(config)
 
     def configure(self, config: dict) -> None:

@@ -1,7 +1,10 @@
 """One training in two processes is the training in one; and what happens when one of them fails."""
 
+import multiprocessing
 import os
 import signal
+import time
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -103,6 +106,47 @@ def test_adamw_too_and_an_interrupted_training_goes_on_to_the_same_bytes(tmp_pat
     assert not list((tmp_path / "resume").iterdir())
 
 
+def test_the_others_end_with_the_one_that_launched_them_and_give_the_lock_back(tmp_path, data, monkeypatch):
+    """Also where they ignore interrupts, as all do that a script runs in the background."""
+    fork, paths = multiprocessing.get_context("fork"), tiny.outputs(tmp_path / "run", **data)
+    children, settings = fork.SimpleQueue(), settings_of("supervised", steps=100_000)
+    advance = train_stage._Run.advance
+
+    def noted(run, batches):
+        if run.step == 3:
+            children.put(os.getpid())
+        return advance(run, batches)
+
+    def main():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        train(settings, paths, tiny.NOW, count=2)
+
+    monkeypatch.setattr(train_stage._Run, "advance", noted)
+    launcher = fork.Process(target=main)
+    launcher.start()
+    both = {children.get(), children.get()}
+    assert launcher.pid not in both and len(both) == 2
+    with held(next(paths.resume.iterdir()) / "lock") as free:
+        assert not free
+    launcher.kill()
+    launcher.join()
+    lock = next(paths.resume.iterdir()) / "lock"
+    for _ in range(600):
+        with held(lock) as free:
+            if free and not any(map(runs, both)):
+                break
+        time.sleep(0.05)
+    assert free and not any(map(runs, both))
+
+
+def runs(pid):
+    """Whether a process is there, and no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except FileNotFoundError:
+        return False
+
+
 def test_an_error_of_one_process_is_told_as_it_is_and_ends_the_others(tmp_path, data, monkeypatch):
     advance = train_stage._Run.advance
 
@@ -114,7 +158,7 @@ def test_an_error_of_one_process_is_told_as_it_is_and_ends_the_others(tmp_path, 
     monkeypatch.setattr(train_stage._Run, "advance", broken)
     with pytest.raises(UserError, match=r"^this file is broken$"):
         trained(tmp_path / "run", settings_of("supervised"), data, 2)
-    with held(next((tmp_path / "resume").glob("*/lock"))) as free:
+    with held(next((tmp_path / "resume").iterdir()) / "lock") as free:
         assert free
     assert not (tmp_path / "run/model.safetensors").exists()
 

@@ -4,7 +4,7 @@ import re
 
 import pytest
 import yaml
-from project import Project, tiny_config
+from project import ROOT, Project, tiny_config
 
 FILE = "workflow/profiles/slurm/config.yaml"
 ON_SLURM = ("--workflow-profile", "workflow/profiles/slurm")
@@ -21,6 +21,13 @@ def resources(project: Project) -> dict[str, dict[str, str]]:
     assert done.returncode == 0, done.stdout + done.stderr
     found = re.findall(r"^rule (\w+):\n(?:    .*\n)*?    resources: (.*)$", done.stdout + done.stderr, re.MULTILINE)
     return {rule: dict(part.split("=", 1) for part in told.split(", ")) for rule, told in found}
+
+
+def test_the_default_profile_is_found(project):
+    """Snakemake looks for it beside the Snakefile. Without it a run that was killed does not go on."""
+    told = project.snakemake("--dry-run").stderr
+    assert "Using workflow specific profile" in told and "profiles/default" in told
+    assert (ROOT / "profiles").resolve() == ROOT / "workflow/profiles"
 
 
 def test_every_job_on_slurm_has_a_time_limit_and_those_with_a_network_one_of_their_own(project):

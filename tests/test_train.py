@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -25,6 +26,8 @@ from selftrain.train import stage
 from selftrain.train.algorithms import Given
 from selftrain.train.algorithms.self_training import SelfTraining
 from selftrain.train.algorithms.supervised import Supervised
+from selftrain.train.inputs import counted
+from selftrain.train.length import length as steps_of
 from selftrain.train.stage import train
 from selftrain.train.teacher import Teacher
 
@@ -141,7 +144,7 @@ def test_ways_of_computing(run, options):
 
 def length(settings, paths):
     kind = {"supervised": Supervised, "self_training": SelfTraining}[settings.algorithm.name]
-    return stage.length(settings, paths, kind(settings.algorithm, Given(3)))
+    return steps_of(settings, counted(paths), kind(settings.algorithm, Given(3)))
 
 
 @pytest.mark.parametrize(
@@ -293,7 +296,7 @@ def test_no_checkpoint_before_it_is_due(run, kill, caplog):
     assert "going on" not in caplog.text
 
 
-def test_a_second_process_is_refused_until_the_first_is_killed(run, kill, tmp_path, labeled):
+def test_a_second_process_waits_until_the_first_is_killed(run, caplog):
     """Its loader workers live on for seconds after the kill; the lock must not."""
     fork = multiprocessing.get_context("fork")
     running = fork.Event()
@@ -308,14 +311,58 @@ def test_a_second_process_is_refused_until_the_first_is_killed(run, kill, tmp_pa
 
     process = fork.Process(target=first)
     process.start()
-    try:
-        assert running.wait(60)
-        with pytest.raises(UserError, match="the same training runs already"):
-            run("second", tiny.stage())
-    finally:
+    assert running.wait(60)
+    killed: list[float] = []
+
+    def kill():
+        while "waiting for its end" not in caplog.text:
+            time.sleep(0.05)
+        time.sleep(0.5)
+        killed.append(time.monotonic())
         process.kill()
         process.join()
+
+    killer = threading.Thread(target=kill, daemon=True)
+    killer.start()
     assert run("second", tiny.stage()).model.exists()
+    assert killed and f"process {process.pid} on " in caplog.text
+
+
+def test_what_finished_unheard_is_taken_not_trained_again(run, caplog, kill, tmp_path, labeled):
+    kept = {"finished": tmp_path / "finished"}
+    first = run("first", tiny.stage(), **kept)
+    kill(0)  # no step may be taken
+    caplog.set_level(logging.INFO)
+    second = run("second", tiny.stage(), **kept)
+    assert "finished already" in caplog.text
+    for name, path in second.outputs().items():
+        assert path.read_bytes() == first.outputs()[name].read_bytes()
+        assert path.stat().st_ino != first.outputs()[name].stat().st_ino
+    with pytest.raises(tiny.Killed):
+        run("other", tiny.stage(optimizer={"lr": 0.03}), **kept)
+    with pytest.raises(tiny.Killed):
+        run("no folder", tiny.stage())
+
+
+def test_two_experiments_with_one_training_do_it_once_also_side_by_side(run, tmp_path, monkeypatch):
+    fork = multiprocessing.get_context("fork")
+    steps, advance = fork.Value("i"), stage._Run.advance
+
+    def counted(self, batches):
+        with steps:
+            steps.value += 1
+        time.sleep(0.02)
+        return advance(self, batches)
+
+    monkeypatch.setattr(stage._Run, "advance", counted)
+    names, told = ("one", "other"), {"finished": tmp_path / "finished"}
+    both = [fork.Process(target=run, args=(name, tiny.stage(steps=25)), kwargs=told) for name in names]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join()
+    one, other = ((tmp_path / name / "model.safetensors").read_bytes() for name in names)
+    assert one == other and steps.value == 25
 
 
 @pytest.mark.parametrize("clip_gradient", [None, 1.0])

@@ -1,7 +1,8 @@
 """How every output is written, and how inputs are told apart.
 
 An output is written under a temporary name in its own folder and renamed when it is whole: a file that exists under
-its final name is complete.
+its final name is complete. Who writes holds the lock of the temporary file; one that nobody holds was left by a killed
+process, and the next writer of the same output removes it, so that they do not pile up.
 """
 
 from __future__ import annotations
@@ -9,11 +10,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
+
+from selftrain import locks
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,23 +32,46 @@ def writing(path: Path | str) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
-    os.close(descriptor)
-    temporary = Path(name)
+    temporary, lock = _temporary(path)
     try:
         yield temporary
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
-        temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+        if lock is not None:
+            locks.unlock(lock, remove=True)
 
 
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current
+def _temporary(path: Path) -> tuple[Path, IO[str] | None]:
+    """A name for the writer of `path`, and its lock; removes what killed writers left.
+
+    The lock is a file of its own: HDF5 locks what it opens.
+    """
+    own: tuple[Path, IO[str]] | None = None
+    for number in count():
+        temporary = path.with_name(f".{path.stem}.unfinished-{number}{path.suffix}")
+        lock_file = temporary.with_name(f"{temporary.name}.lock")
+        if own is not None and not lock_file.exists():
+            return own
+        try:
+            lock = locks.try_lock(lock_file)
+        except locks.NoLocksError:  # a name that nobody else has; what a killed writer leaves has to stay
+            lock_file.unlink(missing_ok=True)
+            return path.with_name(f".{path.stem}.unfinished-{uuid.uuid4().hex}{path.suffix}"), None
+        except PermissionError:
+            if not lock_file.exists():
+                raise
+            continue  # another user's
+        if lock is None:
+            continue  # another writes there
+        temporary.unlink(missing_ok=True)
+        if own is None:
+            own = temporary, lock
+        else:
+            locks.unlock(lock, remove=True)
+    raise AssertionError  # there is always a next number
 
 
 def write_text(path: Path | str, text: str) -> None:

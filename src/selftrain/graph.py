@@ -7,6 +7,7 @@ since every call of Snakemake starts here.
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from functools import cached_property
 from pathlib import Path
@@ -214,6 +215,10 @@ class Graph(Flow):
     def remember_code(self) -> None:
         """Keep the digests of a run that begins, for `code_is_input: false` later."""
         self._digests.remember()
+
+    def forget_finished(self) -> None:
+        """Remove what trainings keep until a run has ended well."""
+        shutil.rmtree(Path(self.config.results, ".finished"), ignore_errors=True)
 
     def train_code(self, model: Model) -> str:
         """Of the loop, the chosen algorithm and the network."""

@@ -6,10 +6,11 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import typer
 
+from selftrain import locks
 from selftrain.settings.base import Settings
 
 app = typer.Typer(no_args_is_help=True)
@@ -30,7 +31,11 @@ def _named(pairs: list[str]) -> dict[str, Path]:
 
 @app.callback()
 def divert(
-    log: Annotated[Path | None, typer.Option(help="Where all output but warnings and errors goes.")] = None,
+    context: typer.Context,
+    log: Annotated[
+        Path | None,
+        typer.Option(help="Where all output but warnings and errors goes; two jobs with one never run at once."),
+    ] = None,
 ) -> None:
     """One job of the graph; Snakemake calls these."""
     if log is None:
@@ -44,15 +49,22 @@ def divert(
     warnings.setLevel(logging.WARNING)
     warnings.setFormatter(logging.Formatter(f"%(levelname)s: {log.stem}: %(message)s"))
     logging.getLogger().addHandler(warnings)
+    # When Snakemake alone is killed, its jobs work on; what they write must not come after what the next run writes.
+    context.with_resource(locks.alone(log.with_name(f".{log.stem}.lock"), "the job"))
 
 
 @app.command("draw")
 def draw(settings: SettingsFile, output: Annotated[Path, typer.Option()]) -> None:
     """Draw images and labels of the built-in data."""
+    import shutil
+
     from selftrain.data.streets import write
     from selftrain.settings.data import StreetsSettings
 
     told = _settings(StreetsSettings, settings)
+    shutil.rmtree(
+        output, ignore_errors=True
+    )  # Snakemake removes it, too, but a job of a killed run may come after that
     write(output, domain=told.domain, count=told.count, seed=told.seed, size=told.size)
 
 
@@ -111,6 +123,7 @@ def train_stage(
     table: Annotated[Path, typer.Option()],
     manifest: Annotated[Path, typer.Option()],
     examples: Annotated[Path | None, typer.Option()] = None,
+    finished: Annotated[Path | None, typer.Option(help="The folder of results that Snakemake may not know of.")] = None,
     processes: Annotated[int, typer.Option(help="That share each step's batch, a GPU each.")] = 1,
     code: str = "",
 ) -> None:
@@ -119,7 +132,8 @@ def train_stage(
     from selftrain.settings.training import TrainStageSettings
     from selftrain.train.stage import TrainFiles, train
 
-    files = TrainFiles(model=model, table=table, manifest=manifest, examples=examples, resume=resume, **_named(input))
+    outputs: dict[str, Any] = {"model": model, "table": table, "manifest": manifest, "examples": examples}
+    files = TrainFiles(**outputs, resume=resume, finished=finished, **_named(input))
     told, of_machine = _settings(TrainStageSettings, settings), _settings(MachineSettings, machine)
     train(told, files, of_machine, code, count=max(1, processes))
 

@@ -27,12 +27,13 @@ rule train:
     params:
         settings=lambda w: graph.told(graph.train(model_of(w))),
         resume=f"{RESULTS}/.resume",
+        finished=f"{RESULTS}/.finished",
         code=lambda w: graph.train_code(model_of(w)),
         inputs=lambda w, input: [f"--input={name}={file}" for name, file in input.items()],
         outputs=lambda w, output: [f"--{name}={file}" for name, file in output.items()],
     shell:
         "python -m selftrain stage --log {log} train --settings {params.settings} --code={params.code} --machine {resources.machine}"
-        " --processes {resources.gpu} --resume {params.resume} {params.inputs:q} {params.outputs:q}"
+        " --processes {resources.gpu} --resume {params.resume} --finished {params.finished} {params.inputs:q} {params.outputs:q}"
 
 
 # The same, for what other workflows can share: with SNAKEMAKE_OUTPUT_CACHE and --cache, docs/clusters.md says how.

@@ -28,7 +28,7 @@ class MachineSettings(Settings):
     environment: Literal["cpu", "gpu"] = "cpu"
     """Which of envs/ the rules use under `--software-deployment-method conda`."""
     checkpoint_seconds: NotNegative = 60.0
-    """How much work a killed training loses at most."""
+    """How much work a killed training loses at most, and ten steps."""
 
 
 class Config(Settings):

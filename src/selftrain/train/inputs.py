@@ -18,6 +18,7 @@ from selftrain.train.algorithms import Given
 from selftrain.train.class_weights import class_weights
 
 INPUTS = ("labeled", "start", "weights", "unlabeled", "pseudo_labels", "distribution", "statistics")
+OUTPUTS = ("examples", "table", "manifest", "model")
 
 
 @dataclass(frozen=True)
@@ -44,10 +45,23 @@ class TrainFiles:
     """classes.csv of the labels that are learned, where a rule makes class weights of it."""
     examples: Path | None = None
     """Where the examples of an algorithm that learns from unlabeled images are written to."""
+    finished: Path | None = None
+    """The folder where results are kept until a run has ended well, if they are."""
 
     def inputs(self) -> dict[str, Path | None]:
         """Every file whose content the result depends on."""
         return {name: getattr(self, name) for name in INPUTS}
+
+    def outputs(self) -> dict[str, Path]:
+        """Every file that is written."""
+        written = {name: getattr(self, name) for name in OUTPUTS}
+        return {name: path for name, path in written.items() if path is not None}
+
+
+def counted(paths: TrainFiles) -> dict[str, int]:
+    """How many images there are in the splits that a training sees."""
+    tables = {"labeled": paths.labeled, "unlabeled": paths.unlabeled}
+    return {name: len(read_images(table)) for name, table in tables.items() if table is not None}
 
 
 def given(

@@ -6,8 +6,11 @@ number of processes changes nothing but the rounding of floats (and dropout's dr
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
+import signal
+import sys
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -60,7 +63,10 @@ def launch(work: Callable[..., None], processes: int, precision: str, *arguments
 def _told(work: Callable[..., None], errors: Any) -> Callable[..., None]:
     """`work`, whose UserErrors are told to the process that launched it."""
 
+    launcher = os.getpid()
+
     def telling(*arguments: Any) -> None:
+        _end_with(launcher)
         try:
             work(*arguments)
         except UserError as error:
@@ -68,6 +74,21 @@ def _told(work: Callable[..., None], errors: Any) -> Callable[..., None]:
             raise
 
     return telling
+
+
+PR_SET_PDEATHSIG = 1
+
+
+def _end_with(parent: int) -> None:
+    """Let the system kill this process when its parent ends, however it ends (on Linux).
+
+    torch has it interrupted, which a run in the background of a script ignores, and one within a collective does not
+    see; it would go on to hold the lock of the training.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it ended before
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def count() -> int:

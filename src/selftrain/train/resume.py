@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from selftrain import artifacts, locks
-from selftrain.errors import UserError
 
 log = logging.getLogger(__name__)
 
@@ -45,37 +43,18 @@ class Resume:
 
 @contextmanager
 def resumable(root: Path, key: str, seconds: float) -> Iterator[Resume]:
-    """The folder of one training under an exclusive lock; removed when the block ends well.
+    """The folder of one training under an exclusive lock, which is waited for; removed when the block ends well.
 
     Args:
         root: the folder of all resume states.
         key: a digest of everything that the training depends on: another key, another training.
         seconds: between two saves.
-
-    Raises:
-        UserError: another process has the lock.
     """
     folder = root / key
-    with _alone(folder):
+    with locks.alone(folder / "lock", "this training"):
         yield Resume(folder, seconds)
-    shutil.rmtree(folder, ignore_errors=True)  # not before: a network file system keeps what is open
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Hold the lock of a training. Where there are none it goes on: two at once waste work, and spoil nothing."""
-    try:
-        lock = locks.try_lock(folder / "lock")
-    except locks.NoLocksError as error:
-        log.warning("%s: start no second run in this folder, which nothing would keep away (docs/scale.md)", error)
-        yield
-        return
-    if lock is None:
-        raise UserError(
-            f"{folder}: the same training runs already, perhaps left over from a killed run; "
-            "wait for it, or stop that process and run again"
-        )
-    try:
-        yield
-    finally:
-        locks.unlock(lock)
+        for file in folder.iterdir():
+            if file.name != "lock":
+                file.unlink()
+    with suppress(OSError):  # somebody waited for the lock, and has it
+        folder.rmdir()

@@ -6,12 +6,13 @@ A model trained on the first loses much on the second, and self-training wins pa
 
 from __future__ import annotations
 
-import tempfile
+import shutil
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from selftrain import locks
 from selftrain.data.streets.domains import BY_NAME, CLASSES, COLORS
 from selftrain.data.streets.photo import photograph
 from selftrain.data.streets.scene import paint
@@ -42,19 +43,22 @@ def write(directory: Path, *, domain: str, count: int, seed: int, size: tuple[in
     """
     _check(domain)
     directory = Path(directory)
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise UserError(f"{directory} exists already; remove it to draw it anew")
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{directory.name}-", dir=directory.parent) as temporary:
-        whole = Path(temporary) / directory.name
-        for kind in ("images", "labels"):
-            (whole / kind).mkdir(parents=True)
-        for index in range(count):
-            image, label = draw(domain, index, seed=seed, size=size)
-            name = f"{domain}_{index:05d}.png"
-            Image.fromarray(image).save(whole / "images" / name)
-            _with_palette(label).save(whole / "labels" / name)
-        whole.rename(directory)
+    with locks.alone(directory.with_name(f".{directory.name}.lock"), f"drawing {directory}"):
+        if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+            raise UserError(f"{directory} exists already; remove it to draw it anew")
+        whole = directory.with_name(f".{directory.name}.unfinished")
+        shutil.rmtree(whole, ignore_errors=True)  # of a killed process
+        try:
+            for kind in ("images", "labels"):
+                (whole / kind).mkdir(parents=True)
+            for index in range(count):
+                image, label = draw(domain, index, seed=seed, size=size)
+                name = f"{domain}_{index:05d}.png"
+                Image.fromarray(image).save(whole / "images" / name)
+                _with_palette(label).save(whole / "labels" / name)
+            whole.rename(directory)
+        finally:
+            shutil.rmtree(whole, ignore_errors=True)
 
 
 def _with_palette(label: np.ndarray) -> Image.Image:
