@@ -38,6 +38,15 @@ def test_make_bench_runs_all_of_them(monkeypatch):
 
 
 @pytest.mark.slow
+def test_scale_measures_many_images_and_computes_what_a_round_costs():
+    rows = [line for line in run("benchmarks/scale.py", "--quick").splitlines() if line.startswith("|")]
+    assert len(rows) == 2 + 6 + 2
+    once, twice = (run("benchmarks/scale.py", "--rates", f"predict={rate}", "step=.1") for rate in (100, 200))
+    hours = [float(table.split("BDD100K")[1].split("|")[2]) for table in (once, twice)]
+    assert hours == pytest.approx([100_000 * 720 * 1280 / 2**19 / rate / 3600 for rate in (100, 200)], rel=0.01)
+
+
+@pytest.mark.slow
 def test_divergence_compares_policies_on_predictions(tmp_path):
     random, classes = np.random.default_rng(0), ("road", "sky", "car")
     known = pd.DataFrame({"class": classes, "share": [0.6, 0.3, 0.1], "mean_size": 0.5, "images": 4})

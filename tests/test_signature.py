@@ -143,3 +143,16 @@ def test_images_copied_without_their_times_can_be_told_to_be_the_same(listed):
     assert listed.snakemake("--touch", "--", *TABLES).returncode == 0
     assert listed.planned("--", *TABLES) == []
     assert (listed.folder / TABLES[1]).read_bytes() == before
+
+
+def test_a_job_that_a_cluster_starts_looks_at_no_images_of_others(listed):
+    told = ["--mode", "subprocess", "--nolock", "--force", "--allowed-rules", "list", "--target-jobs"]
+    unlabeled = listed.folder / "data/unlabeled"
+    before = (listed.folder / TABLES[0]).stat().st_mtime_ns
+    unlabeled.rename(listed.folder / "away")
+    try:
+        done = listed.snakemake(*told, "list:split=labeled,task=t")
+    finally:
+        (listed.folder / "away").rename(unlabeled)
+    assert done.returncode == 0, done.stderr
+    assert (listed.folder / TABLES[0]).stat().st_mtime_ns > before

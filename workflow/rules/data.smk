@@ -34,6 +34,11 @@ checkpoint check:
         "python -m selftrain stage --log {log} check --settings {params.settings} --output {output}"
 
 
+if not workflow.is_main_process:
+    # Of the whole graph, a job that a cluster starts needs its own rule; with a checkpoint it would plan all the others.
+    rules.check.rule.is_checkpoint = False
+
+
 rule list:
     input:
         lambda w: graph.drawn_folders(w.task, w.split),
