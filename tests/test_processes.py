@@ -12,7 +12,7 @@ import pytest
 import tiny
 import torch
 import trainings
-from interruption import processes
+from running import processes
 from safetensors.torch import load_file
 
 from selftrain.data.batches import Batches, Stream
