@@ -1,0 +1,183 @@
+"""What the documentation says is so: links lead somewhere, settings and functions are there, configs are valid."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from documents import ROOT, blocks, anchors, links, pages, spans, tables, text_of
+
+from selftrain import registry
+from selftrain.settings import alarms, calibration, curriculum, mixing, model, prediction, selection, training
+from selftrain.settings.base import Settings, deep_merge
+from selftrain.settings.config import Config
+from selftrain.settings.experiments import ExperimentSettings, RoundSettings
+
+CODE = ROOT / "src/selftrain"
+
+
+@pytest.mark.parametrize("page", [*pages(), "CHANGELOG.md"])
+def test_every_link_leads_somewhere(page):
+    for target in links(page):
+        if target.startswith(("http:", "https:")):
+            continue
+        file, _, anchor = target.partition("#")
+        path = (ROOT / page).parent / file if file else ROOT / page
+        assert path.exists(), f"{page}: {target}"
+        if anchor:
+            assert anchor in anchors(str(path.resolve().relative_to(ROOT))), f"{page}: {target}"
+
+
+def test_every_page_can_be_reached_from_the_readme():
+    reached, waiting = set(), ["README.md"]
+    while waiting:
+        page = waiting.pop()
+        if page in reached:
+            continue
+        reached.add(page)
+        files = [target.partition("#")[0] for target in links(page)]
+        paths = [((ROOT / page).parent / file).resolve() for file in files if file.endswith(".md")]
+        waiting += [str(path.relative_to(ROOT)) for path in paths]
+    assert set(pages()) <= reached
+
+
+def test_pages_that_code_and_configs_name_are_there():
+    places = [ROOT / name for name in ("Makefile", "Snakefile", "config.yaml", "pyproject.toml")]
+    for folder in ("src", "workflow", "configs", "tests", "benchmarks", "envs", ".ci"):
+        places += [path for path in (ROOT / folder).rglob("*") if path.suffix in (".py", ".yaml", ".smk", ".rst", "")]
+    for path in places:
+        if path.is_file() and path != Path(__file__):
+            for page in re.findall(r"\bdocs/[\w/-]+\.md", path.read_text("utf-8", errors="ignore")):
+                assert (ROOT / page).is_file(), f"{path}: {page}"
+
+
+# What can be set.
+
+SETTINGS: dict[str, tuple[type[Settings], type[Settings]]] = {
+    "`policy`": (selection.PolicySettings, Settings),
+    "`policy: st`": (selection.StSettings, selection.PolicySettings),
+    "`policy: cbst`": (selection.CbstSettings, selection.PolicySettings),
+    "`algorithm: self_training`": (training.SelfTrainingSettings, Settings),
+    "`algorithm: weak_labels`": (training.WeakLabelSettings, training.PseudoLabeledSettings),
+    "`algorithm: mean_teacher_mixing`": (mixing.MeanTeacherMixingSettings, Settings),
+    "`algorithm.strong`": (mixing.StrongAugmentationSettings, Settings),
+    "`algorithm.alignment`": (mixing.AlignmentSettings, Settings),
+    "`algorithm: curriculum`": (curriculum.CurriculumSettings, Settings),
+    "`train.teacher`": (training.TeacherSettings, Settings),
+    "`train.class_weights: small_and_frequent`": (training.ClassWeightRuleSettings, Settings),
+    "`prediction.patches`": (prediction.PatchSettings, Settings),
+    "`prediction.spatial_prior`": (prediction.SpatialPriorSettings, Settings),
+    "`prediction.calibration: matrix`": (calibration.MatrixSettings, Settings),
+    "`prediction.calibration: histogram_binning`": (calibration.HistogramBinningSettings, Settings),
+    "`alarms`": (alarms.AlarmSettings, Settings),
+    "`experiments.NAME`": (ExperimentSettings, Settings),
+    "`experiments.NAME.rounds`": (RoundSettings, Settings),
+    "`model`": (model.ModelSettings, Settings),
+    "`model.decoder: light`": (model.LightSettings, Settings),
+    "`model.decoder: aspp`": (model.AsppSettings, Settings),
+    "`model.decoder: pyramid_pooling`": (model.PyramidPoolingSettings, Settings),
+    "`model.decoder: convolutions`": (model.ConvolutionsSettings, Settings),
+    "`model.auxiliary`": (model.AuxiliarySettings, Settings),
+}
+"""By the head of their table: the settings that it has, and those that it leaves to another table."""
+TOLD_IN_WORDS = {"the first", "the top-level one", "the experiment's", "see below"}
+"""Defaults that come from another place in the config, or fill a table of their own."""
+
+
+def setting_tables():
+    return [table for page in pages() for table in tables(page) if table.header[1:2] == ("default",)]
+
+
+def as_written(default) -> str:
+    """A default as a config would have it."""
+    if isinstance(default, Settings):
+        values = default.model_dump()
+        inside = ", ".join(f"{key}: {as_written(value)}" for key, value in values.items())
+        return values["name"] if "name" in values else f"{{{inside}}}"
+    if isinstance(default, tuple):
+        return f"[{', '.join(map(as_written, default))}]"
+    if isinstance(default, dict):
+        return "{}"
+    if default is None or isinstance(default, bool):
+        return str(default).lower()
+    return f"{default:g}" if isinstance(default, float) else str(default)
+
+
+@pytest.mark.parametrize("table", setting_tables(), ids=lambda table: f"{table.page}-{table.header[0]}")
+def test_a_table_of_settings_has_each_with_its_default(table):
+    kind, elsewhere = SETTINGS[table.header[0]]
+    fields = {name: field for name, field in kind.model_fields.items() if name not in {"name", *elsewhere.model_fields}}
+    told = {name: row[1] for row in table.rows for name in spans(row[0])}
+    assert list(told) == list(fields), table.header[0]
+    for name, field in fields.items():
+        right = "–" if field.is_required() else as_written(field.get_default(call_default_factory=True))
+        assert told[name] == right or told[name] in TOLD_IN_WORDS, f"{table.header[0]}.{name}: {told[name]}, not {right}"
+
+
+def test_every_table_of_settings_is_there_once():
+    assert sorted(table.header[0] for table in setting_tables()) == sorted(SETTINGS)
+
+
+def test_every_method_is_in_the_index():
+    index = text_of("docs/methods/README.md")
+    for key, known in (("policy", registry.POLICIES), ("algorithm", registry.ALGORITHMS)):
+        for name in known:
+            assert f"`{key}: {name}`" in index, name
+    for name in registry.CALIBRATORS:
+        assert name in index
+    for path in (ROOT / "docs/methods").glob("*.md"):
+        assert path.name == "README.md" or f"({path.name}" in index, path
+
+
+# Equation to code.
+
+
+def defined(module: Path) -> set[str]:
+    """Functions, classes and methods of a module."""
+    names: set[str] = set()
+    for node in ast.parse(module.read_text()).body:
+        names.add(getattr(node, "name", ""))
+        if isinstance(node, ast.ClassDef):
+            names |= {f"{node.name}.{one.name}" for one in node.body if isinstance(one, ast.FunctionDef)}
+    return names
+
+
+@pytest.mark.parametrize("page", pages())
+def test_functions_that_a_page_names_are_there(page):
+    for module, name in re.findall(r"`([\w/]+\.py): ([\w.]+)`", text_of(page)):
+        assert name in defined(CODE / module), f"{page}: {module}: {name}"
+
+
+def test_each_method_says_which_equation_is_which_function():
+    for path in (ROOT / "docs/methods").glob("*.md"):
+        if path.name != "README.md":
+            assert re.search(r"`[\w/]+\.py: [\w.]+`", path.read_text()), path
+
+
+# Configs.
+
+EVERYTHING = {
+    "tasks": {
+        "harbor": {
+            "classes": ["water", "quay", "ship", "crane"],
+            "labeled": {"images": "simulator/images/*", "labels": "simulator/labels/*"},
+            "unlabeled": {"images": "harbor/**/*"},
+            "calibration": {"images": "held-out/images/*", "labels": "held-out/labels/*"},
+            "evaluation": {"harbor": {"images": "checked/images/*", "labels": "checked/labels/*"}},
+        }
+    },
+    "pretrain": {"supervised": {}},
+}
+"""What the part of a config that a page shows is a part of."""
+
+
+def configs():
+    return [block for page in pages() for block in blocks(page) if block.language == "yaml"]
+
+
+@pytest.mark.parametrize("block", configs(), ids=lambda block: block.place)
+def test_a_config_is_valid(block):
+    told = yaml.safe_load(block.text)
+    assert told.pop("include", "my.yaml") == ["my.yaml"] or not block.file
+    Config.model_validate(deep_merge(EVERYTHING, told))
