@@ -8,7 +8,18 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 SHELL = ("bash", "sh", "console")
-PROGRAMS = ("selftrain", "snakemake", "make", "python", "pip", "sbatch", "squeue", "export", "git", "tests/slurm/box.sh")
+PROGRAMS = (
+    "selftrain",
+    "snakemake",
+    "make",
+    "python",
+    "pip",
+    "sbatch",
+    "squeue",
+    "export",
+    "git",
+    "tests/slurm/box.sh",
+)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,9 @@ SIMULATED = ((40, 90, 160), (150, 150, 150), (200, 60, 50), (240, 200, 40))
 TRUE = ((70, 100, 120), (120, 110, 100), (160, 80, 80), (190, 170, 90))
 
 
-def scene(seed: int, size: tuple[int, int], colors: tuple[tuple[int, int, int], ...]) -> tuple[Image.Image, Image.Image]:
+def scene(
+    seed: int, size: tuple[int, int], colors: tuple[tuple[int, int, int], ...]
+) -> tuple[Image.Image, Image.Image]:
     """A picture, and its label of class ids; `size` is width and height."""
     (width, height), draw = size, np.random.default_rng(seed)
     label = Image.new("L", size, 0)
@@ -18,9 +20,9 @@ def scene(seed: int, size: tuple[int, int], colors: tuple[tuple[int, int, int], 
     shore = int(height * draw.uniform(0.6, 0.8))
     pen.rectangle((0, shore, width, height), fill=1)
     x, y = draw.uniform(0, 0.6) * width, draw.uniform(0.2, 0.5) * height
-    pen.polygon([(x, y), (x + 0.35 * width, y), (x + 0.3 * width, y + 0.2 * height), (x + 0.05 * width, y + 0.2 * height)], fill=2)  # fmt: skip
-    x = draw.uniform(0.1, 0.8) * width
-    pen.line([(x, shore), (x, 0.1 * height), (x + 0.2 * width, 0.1 * height)], fill=3, width=max(2, width // 24))
+    pen.ellipse((x, y, x + 0.35 * width, y + 0.2 * height), fill=2)
+    x, top, arm = draw.uniform(0.1, 0.8) * width, 0.1 * height, 0.2 * width
+    pen.line([(x, shore), (x, top), (x + arm, top)], fill=3, width=max(2, width // 24))
     pixels = np.array(colors, float)[np.asarray(label)] + draw.normal(0, 12, (height, width, 3))
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8)), label
 
@@ -42,7 +44,10 @@ def write(root: Path) -> None:
             save(label, root / folder / "labels" / f"{folder}_{number:04}.png")
     for number in range(8):
         size = ((96, 48), (120, 60))[number % 2]
-        save(scene(hash_of("harbor", number), size, TRUE)[0], root / f"harbor/2026/pier-{number % 2}/harbor_{number:04}.jpg")
+        save(
+            scene(hash_of("harbor", number), size, TRUE)[0],
+            root / f"harbor/2026/pier-{number % 2}/harbor_{number:04}.jpg",
+        )
     for number in range(2):
         save(scene(hash_of("photos", number), (96, 48), TRUE)[0], root / f"photos/photo_{number}.jpg")
 

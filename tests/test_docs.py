@@ -1,12 +1,17 @@
 """What the documentation says is so: links lead somewhere, settings and functions are there, configs are valid."""
 
 import ast
+import itertools
 import re
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+import snakemake
 import yaml
-from documents import ROOT, blocks, anchors, links, pages, spans, tables, text_of
+from documents import ROOT, anchors, blocks, links, pages, spans, tables, text_of
+from project import Project, tiny_config
+from pydantic import ValidationError
 
 from selftrain import registry
 from selftrain.settings import alarms, calibration, curriculum, mixing, model, prediction, selection, training
@@ -94,7 +99,7 @@ def as_written(default) -> str:
     if isinstance(default, Settings):
         values = default.model_dump()
         inside = ", ".join(f"{key}: {as_written(value)}" for key, value in values.items())
-        return values["name"] if "name" in values else f"{{{inside}}}"
+        return values.get("name", f"{{{inside}}}")
     if isinstance(default, tuple):
         return f"[{', '.join(map(as_written, default))}]"
     if isinstance(default, dict):
@@ -109,10 +114,12 @@ def test_a_table_of_settings_has_each_with_its_default(table):
     kind, elsewhere = SETTINGS[table.header[0]]
     fields = {name: field for name, field in kind.model_fields.items() if name not in {"name", *elsewhere.model_fields}}
     told = {name: row[1] for row in table.rows for name in spans(row[0])}
-    assert list(told) == list(fields), table.header[0]
+    assert sorted(told) == sorted(fields), table.header[0]
     for name, field in fields.items():
         right = "–" if field.is_required() else as_written(field.get_default(call_default_factory=True))
-        assert told[name] == right or told[name] in TOLD_IN_WORDS, f"{table.header[0]}.{name}: {told[name]}, not {right}"
+        assert told[name] == right or told[name] in TOLD_IN_WORDS, (
+            f"{table.header[0]}.{name}: {told[name]}, not {right}"
+        )
 
 
 def test_every_table_of_settings_is_there_once():
@@ -172,12 +179,96 @@ EVERYTHING = {
 """What the part of a config that a page shows is a part of."""
 
 
+WRONG = "wrong-"
+"""How the name of a config begins that is there to be refused."""
+
+
+EXTENDING = "docs/extend.md"
+"""Its configs name what its examples add; test_docs_extend.py has them."""
+
+
 def configs():
-    return [block for page in pages() for block in blocks(page) if block.language == "yaml"]
+    shown = [page for page in pages() if page != EXTENDING]
+    return [block for page in shown for block in blocks(page) if block.language == "yaml"]
 
 
 @pytest.mark.parametrize("block", configs(), ids=lambda block: block.place)
 def test_a_config_is_valid(block):
     told = yaml.safe_load(block.text)
-    assert told.pop("include", "my.yaml") == ["my.yaml"] or not block.file
-    Config.model_validate(deep_merge(EVERYTHING, told))
+    told.pop("include", None)
+    with pytest.raises(ValidationError) if block.file.startswith(WRONG) else nullcontext():
+        Config.model_validate(deep_merge(EVERYTHING, told))
+
+
+def graph_config():
+    """All rules, and in two rounds what the first one's models ask for."""
+    config = tiny_config()
+    config["experiments"]["cbst"]["rounds"] *= 2
+    config["tasks"]["tiny"]["review"] = "review.csv"
+    return config
+
+
+def test_the_picture_of_the_flow_is_the_graph_of_rules(tmp_path):
+    """Every edge is real, and what follows from what is the same; which rules draw, check and all name, too."""
+    project = Project(tmp_path / "project", graph_config())
+    (project.folder / "review.csv").write_text("image,exclude\n")
+    done = project.snakemake("--rulegraph")
+    assert done.returncode == 0, done.stderr
+    names = dict(re.findall(r'(\d+)\[label = "(\w+)"', done.stdout))
+    real = {(names[one], names[other]) for one, other in re.findall(r"(\d+) -> (\d+)", done.stdout)}
+    real = {edge for edge in real if "all" not in edge and edge[0] != edge[1]}
+    (picture,) = [block.text for block in blocks("docs/flow.md") if block.language == "mermaid"]
+    drawn = set(edges(picture))
+    assert drawn <= real
+    assert following(drawn) == following(real)
+
+
+def edges(picture):
+    """Of a flowchart in Mermaid: `a & b --> c --> d` is three."""
+    for line in picture.splitlines()[1:]:
+        parts = [part.strip().split(" & ") for part in re.split(r"-->|-\.->", line)]
+        for ones, others in itertools.pairwise(parts):
+            yield from itertools.product(ones, others)
+
+
+def following(graph):
+    """Every pair of rules of which the second comes after the first, directly or not."""
+    whole = set(graph)
+    while True:
+        more = {(one, other) for one, middle in whole for again, other in whole if middle == again}
+        if more <= whole:
+            return whole
+        whole |= more
+
+
+# Messages.
+
+
+def code_texts():
+    """All text in the code, joined; what is put into it at run time stands as …"""
+    texts = []
+    for path in CODE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.JoinedStr):
+                parts = [one.value if isinstance(one, ast.Constant) else "…" for one in node.values]
+                texts.append("".join(map(str, parts)))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                texts.append(node.value)
+    return texts
+
+
+def messages(head):
+    return [spans(row[0])[0] for table in tables("docs/trouble.md") if table.header[0] == head for row in table.rows]
+
+
+def test_messages_that_the_page_of_trouble_quotes_are_in_the_code():
+    texts = code_texts()
+    for message in messages("message"):
+        wanted = re.compile(".*".join(map(re.escape, message.split("…"))), re.DOTALL)
+        assert len(message) > 12 and any(wanted.search(text) for text in texts), message
+
+
+def test_what_snakemake_is_quoted_with_is_in_snakemake():
+    source = "".join(path.read_text() for path in Path(snakemake.__file__).parent.glob("**/*.py"))
+    for message in messages("Snakemake says"):
+        assert message in source, message

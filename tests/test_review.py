@@ -152,5 +152,7 @@ def test_images_are_looked_for_before_any_job_where_they_are_files(folder_task, 
     folder_task["tasks"]["tiny"]["review"] = "review.csv"
     (tmp_path / "review.csv").write_text("image,exclude\nunlabeled-9,yes\n")
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(folder_task))
-    with pytest.raises(UserError, match=r"tasks\.tiny\.review: .*review\.csv: unknown image 'unlabeled-9'; did you mean"):
+    with pytest.raises(
+        UserError, match=r"tasks\.tiny\.review: .*review\.csv: unknown image 'unlabeled-9'; did you mean"
+    ):
         Graph.load(tmp_path / "config.yaml").check_files()
