@@ -28,6 +28,9 @@ class Block:
 
     page: str
     line: int
+    """The first, from 1, fence included."""
+    end: int
+    """The last."""
     language: str
     file: str
     """What stands behind the language: the file that the block is, or changes."""
@@ -86,13 +89,14 @@ def blocks(page: str) -> tuple[Block, ...]:
         if fence:
             while lines[end] != fence[1]:
                 end += 1
-            found.append(Block(page, at + 1, fence[2], fence[3], "\n".join(lines[at + 1 : end]) + "\n"))
+            code = "\n".join(lines[at + 1 : end]) + "\n"
             end += 1
+            found.append(Block(page, at + 1, end, fence[2], fence[3], code))
         elif lines[at].startswith("    ") and (at == 0 or not lines[at - 1].strip()):
             while end < len(lines) and (lines[end].startswith("    ") or not lines[end].strip()):
                 end += 1
             code = "\n".join(line[4:] for line in lines[at:end]).rstrip() + "\n"
-            found.append(Block(page, at + 1, "", "", code))
+            found.append(Block(page, at + 1, end, "", "", code))
         at = end
     return tuple(found)
 
@@ -111,15 +115,12 @@ def commands(block: Block) -> Iterator[Command]:
 
 
 @lru_cache
-def prose(page: str) -> str:
-    """A page without its code, blocks and spans, the lines where they are."""
-    lines = text_of(page).splitlines()
-    for block in blocks(page):
-        first = block.line - 1
-        for at in range(first, first + block.text.count("\n") + (2 if block.language or block.file else 0)):
-            lines[at : at + 1] = [""]
-    fenced = re.sub(r"^```.*?^```$", "", "\n".join(lines), flags=re.MULTILINE | re.DOTALL)
-    return re.sub(r"`[^`\n]*`", "", fenced)
+def prose(page: str, *, spans: bool = False) -> str:
+    """A page without its blocks of code, and without code in its lines, unless `spans` are wanted."""
+    inside = {line for block in blocks(page) for line in range(block.line, block.end + 1)}
+    lines = [line for number, line in enumerate(text_of(page).splitlines(), 1) if number not in inside]
+    text = "\n".join(lines)
+    return text if spans else re.sub(r"`[^`\n]*`", "", text)
 
 
 def links(page: str) -> list[str]:
@@ -129,13 +130,12 @@ def links(page: str) -> list[str]:
 
 def anchors(page: str) -> set[str]:
     """What a link may name behind `#`: headings, as GitHub spells them."""
-    code = {line for block in blocks(page) for line in block.text.splitlines()}
-    headings = [line.lstrip("#").strip() for line in text_of(page).splitlines() if re.match("#+ ", line)]
-    return {
-        re.sub(r"[^\w\- ]", "", re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", told).lower()).replace(" ", "-")
-        for told in headings
-        if f"# {told}" not in code
-    }
+    headings = re.findall(r"^#+ (.*)$", prose(page, spans=True), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", without_links(told).lower()).strip().replace(" ", "-") for told in headings}
+
+
+def without_links(text: str) -> str:
+    return re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", text)
 
 
 @lru_cache

@@ -5,6 +5,7 @@ import itertools
 import re
 from contextlib import nullcontext
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import snakemake
@@ -124,6 +125,25 @@ def test_a_table_of_settings_has_each_with_its_default(table):
 
 def test_every_table_of_settings_is_there_once():
     assert sorted(table.header[0] for table in setting_tables()) == sorted(SETTINGS)
+
+
+CHOICES = {
+    "`algorithm.mixing`": (mixing.AnyMixing, Settings),
+    "`algorithm.weight`": (mixing.AnyWeight, mixing.WeightSettings),
+}
+"""By the head of their table: what may be chosen, and the settings that all have. A row's last cell has its own."""
+
+
+@pytest.mark.parametrize("head", CHOICES)
+def test_a_table_of_choices_has_each_with_its_settings(head):
+    (rows,) = [table.rows for page in pages() for table in tables(page) if table.header[0] == head]
+    union, shared = CHOICES[head]
+    kinds = {kind.model_fields["name"].default: kind for kind in get_args(get_args(union)[0])}
+    assert [spans(row[0])[0] for row in rows] == list(kinds)
+    for row, kind in zip(rows, kinds.values(), strict=True):
+        own = {name: field for name, field in kind.model_fields.items() if name not in {"name", *shared.model_fields}}
+        told = dict(re.findall(r"`(\w+)` (\[[^]]*\]|[\w.]+)", row[-1]))
+        assert {name: told.get(name) for name in own} == {name: as_written(one.default) for name, one in own.items()}
 
 
 def test_every_method_is_in_the_index():
