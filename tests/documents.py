@@ -103,12 +103,13 @@ def blocks(page: str) -> tuple[Block, ...]:
 
 def commands(block: Block) -> Iterator[Command]:
     """What is to be typed, one after the other; a line that ends in a backslash goes on in the next."""
+    text = block.text.replace("\\\n", "")
     if block.language == "console":
-        for part in re.split(r"^\$ ", block.text, flags=re.MULTILINE)[1:]:
+        for part in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]:
             typed, _, output = part.partition("\n")
             yield Command(block, typed, output)
         return
-    for line in block.text.replace("\\\n", "").splitlines():
+    for line in text.splitlines():
         program = line.split(" ")[0]
         if line.strip() and not line.startswith("#") and (block.language or program in PROGRAMS):
             yield Command(block, re.sub(r"\s+# .*", "", line))
