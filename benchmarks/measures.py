@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,6 +35,12 @@ class Line:
     to_reach: str = ""
     against: str = ""
     ratio: str = ""
+
+    def __post_init__(self) -> None:
+        """Tell it as soon as it is known: what comes later may be cut off, as on a machine that is lent."""
+        print(
+            "; ".join(filter(None, (self.what, self.measured, self.against, self.ratio))), file=sys.stderr, flush=True
+        )
 
 
 def medians(

@@ -24,13 +24,14 @@ from measures import Line, medians, peak_mebibytes, show
 from selftrain.confidence import BINS, groups
 from selftrain.label.merge import merge
 from selftrain.label.stage import Rule, label
-from selftrain.predict.store import PredictionWriter, tally
 from selftrain.select.policies import decide as decide_cut
 from selftrain.select.stage import describe, select
 from selftrain.settings.selection import LabelSettings, SelectSettings
 
 if TYPE_CHECKING:  # the memory of select, label and merge is measured without it
     from torch import Tensor
+
+    from selftrain.predict.writer import PredictionWriter
 
 CLASSES = tuple(f"class_{i}" for i in range(19))
 PRIOR = np.array([1 / (i + 1) for i in range(19)]) / sum(1 / (i + 1) for i in range(19))
@@ -99,16 +100,20 @@ def without_zeroing(logits: Sequence[Tensor]) -> None:
 
 def in_memory(logits: Sequence[Tensor]) -> tuple[np.ndarray, list[np.ndarray]]:
     """From logits to labels: decide, count, select, apply. The histograms, and the labels."""
-    from selftrain.predict.confidence import decide
+    import torch
 
-    decided, histograms = [], np.zeros((len(CLASSES) + 1, BINS), np.int64)
+    from selftrain.predict.confidence import decide
+    from selftrain.predict.writer import tally
+
+    decided, counted = [], torch.zeros((len(CLASSES) + 1, BINS), dtype=torch.int64)
     for image in logits:
-        classes, bins = (plane[0].numpy() for plane in decide(image[None]))
-        decided.append((classes, bins.astype(np.uint16)))
-        tally(histograms, *decided[-1])
-    cut = decide_cut(SELECT, histograms[:-1], PRIOR)
-    rule = Rule.of(describe(KNOWN, histograms[:-1], cut))
-    return histograms[:-1], [rule.apply(*one, np.uint64(number)) for number, one in enumerate(decided)]
+        classes, bins = (plane[0] for plane in decide(image[None]))
+        tally(counted, classes, bins)
+        decided.append((classes.numpy(), bins.numpy().astype(np.uint16)))
+    histograms = counted[:-1].numpy()
+    cut = decide_cut(SELECT, histograms, PRIOR)
+    rule = Rule.of(describe(KNOWN, histograms, cut))
+    return histograms, [rule.apply(*one, np.uint64(number)) for number, one in enumerate(decided)]
 
 
 def with_files(logits: Sequence[Tensor], folder: Path) -> None:
@@ -117,13 +122,14 @@ def with_files(logits: Sequence[Tensor], folder: Path) -> None:
 
     with writer(folder / "p0.h5", len(logits), tuple(logits[0].shape[1:])) as file:
         for position, image in enumerate(logits):
-            classes, bins = (plane[0].numpy() for plane in decide(image[None]))
-            file.write(position, classes, bins.astype(np.uint16))
+            file.write(position, *(plane[0] for plane in decide(image[None])))
     for work in finish(folder):
         work()
 
 
 def writer(path: Path, count: int, shape: tuple[int, int]) -> PredictionWriter:
+    from selftrain.predict.writer import PredictionWriter
+
     names = [f"image_{i}" for i in range(count)]
     about = {"names": names, "shapes": [shape] * count, "canvas": shape, "classes": CLASSES}
     return PredictionWriter(path, **about, attributes={"model": "0" * 16})

@@ -12,7 +12,7 @@ from selftrain.alarms.signs import SATURATED, measure, read_signs, write_signs
 from selftrain.alarms.stage import alarms
 from selftrain.confidence import BINS, log_odds_of
 from selftrain.errors import UserError
-from selftrain.predict.store import PredictionWriter
+from selftrain.predict.writer import PredictionWriter
 from selftrain.select.stage import select
 from selftrain.settings.alarms import AlarmSettings
 from selftrain.settings.config import Config

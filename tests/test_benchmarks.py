@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from selftrain.confidence import BINS
-from selftrain.predict.store import PredictionWriter
+from selftrain.predict.writer import PredictionWriter
 
 ROOT = Path(__file__).parents[1]
 BENCHMARKS = sorted(file.stem for file in (ROOT / "benchmarks").glob("*.py") if "def measure(" in file.read_text())

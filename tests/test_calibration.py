@@ -28,7 +28,7 @@ from selftrain.calibrate.sample import Sample, drawn
 from selftrain.calibrate.stage import calibrate
 from selftrain.calibrate.temperature import LIMIT, Temperature, best_temperature
 from selftrain.errors import UserError
-from selftrain.inspection import inspect
+from selftrain.inspection.artifact import inspect
 from selftrain.models import files
 from selftrain.report.calibration import calibration_table
 from selftrain.report.tables import number as as_text

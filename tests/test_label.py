@@ -17,7 +17,8 @@ from selftrain.errors import UserError
 from selftrain.label.merge import CLASS_COLUMNS, merge
 from selftrain.label.pseudo_labels import PseudoLabels
 from selftrain.label.stage import label
-from selftrain.predict.store import Predictions, PredictionWriter, read_histograms
+from selftrain.predict.store import Predictions, read_histograms
+from selftrain.predict.writer import PredictionWriter
 from selftrain.select.cut import read_cut
 from selftrain.select.stage import select
 from selftrain.settings.selection import LabelSettings, SelectSettings

@@ -81,7 +81,7 @@ def brute_average(network, images, scales, flips, size):
 def test_averaging_is_the_mean_of_all_views(network, scales, flip, size):
     images = torch.randint(0, 256, (2, 3, 20, 26), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
     predictor = Predictor(network, 4, InferenceSettings(scales=scales, flip=flip))
-    classes, bins, _ = predictor(images, ["a", "b"], size)
+    classes, bins, *_ = predictor(images, ["a", "b"], size)
     sums = brute_average(network, images / 255, scales, (False, True) if flip else (False,), size)
     top = np.sort(sums, 1)
     close = top[:, -1] - top[:, -2] < 1e-5
@@ -95,7 +95,7 @@ def test_a_flip_is_undone(network):
     """A network that sees only columns: the average of both views is symmetric where the image is."""
     images = torch.randint(0, 128, (1, 3, 12, 13), dtype=torch.uint8)
     symmetric = images + images.flip(-1)
-    _, bins, _ = Predictor(network, 4, InferenceSettings(flip=True))(symmetric, ["a"], (12, 13))
+    _, bins, *_ = Predictor(network, 4, InferenceSettings(flip=True))(symmetric, ["a"], (12, 13))
     assert torch.equal(bins, bins.flip(-1))
 
 
@@ -206,7 +206,7 @@ def test_masks_of_a_folder(tmp_path, model, folder, size):
     for image, name in MASKS.items():
         mask, own = Image.open(output / name), read_image(folder / image)
         assert mask.mode == "P" and mask.getpalette() == palette(3)
-        classes, bins, _ = predictor(to_tensor(read_image(folder / image, size))[None], [image], own.shape[:2])
+        classes, bins, *_ = predictor(to_tensor(read_image(folder / image, size))[None], [image], own.shape[:2])
         assert (np.asarray(mask) == classes[0].numpy()).all()
         gray = Image.open(output / name.replace(".png", ".confidence.png"))
         expected = 255 / (1 + np.exp(-log_odds_of(bins[0].numpy())))

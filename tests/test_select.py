@@ -9,7 +9,7 @@ from tiny import histogram_of
 
 from selftrain.confidence import BINS, log_odds_of
 from selftrain.errors import UserError
-from selftrain.predict.store import PredictionWriter
+from selftrain.predict.writer import PredictionWriter
 from selftrain.select.cut import COLUMNS, kl_divergence, nth_largest, read_cut
 from selftrain.select.policies import decide
 from selftrain.select.stage import select

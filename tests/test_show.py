@@ -18,7 +18,7 @@ from selftrain.data.palette import palette
 from selftrain.data.reading import read_image
 from selftrain.data.tables import read_images
 from selftrain.errors import UserError
-from selftrain.inspection import inspect
+from selftrain.inspection.artifact import inspect
 from selftrain.label.pseudo_labels import PseudoLabels
 from selftrain.predict.folder import predict_folder
 from selftrain.predict.forward import load_predictor

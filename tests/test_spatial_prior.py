@@ -140,7 +140,7 @@ def test_where_nothing_is_labeled_the_prediction_stays(statistics, smoothing):
     np.testing.assert_allclose(factors[:2, *inner], 1, atol=1e-3)
     network = Same(torch.tensor([1.0, 3.0, -6.0]))
     with_prior, plain = (predictor(network, prior) for prior in (torch.from_numpy(factors), None))
-    (classes, bins, _), (expected, near, _) = (one(pixels(MAP), ["a"], MAP) for one in (with_prior, plain))
+    (classes, bins, *_), (expected, near, *_) = (one(pixels(MAP), ["a"], MAP) for one in (with_prior, plain))
     assert torch.equal(classes[0, *inner], expected[0, *inner]) and (classes != expected).any()
     assert (bins - near)[0, *inner].abs().max() <= 2
 
@@ -246,7 +246,7 @@ def test_a_flat_prior_says_nothing(how, level):
 @pytest.mark.parametrize("how", HOWS)
 def test_the_ambiguous_follow_the_prior_and_the_certain_do_not(statistics, how):
     prior, size = torch.from_numpy(read(statistics, 0.02)), (32, 64)
-    classes, _, _ = predictor(Same(torch.tensor([0.0, 0.1, -20.0])), prior, **how)(pixels(size), ["a"], size)
+    classes, *_ = predictor(Same(torch.tensor([0.0, 0.1, -20.0])), prior, **how)(pixels(size), ["a"], size)
     assert (classes[0, :10] == 0).all() and (classes[0, 20:] == 1).all()
     certain = predictor(Same(torch.tensor([0.0, 20.0, 0.0])), prior, **how)(pixels(size), ["a"], size)
     assert (certain[0] == 1).all() and certain[1][0, 20:].min() > certain[1][0, :9].max()

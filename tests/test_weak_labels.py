@@ -13,12 +13,12 @@ from PIL import Image
 from selftrain import artifacts
 from selftrain.data.tables import read_images, write_images, write_statistics
 from selftrain.evaluate.pseudo_labels import score
-from selftrain.inspection import inspect
+from selftrain.inspection.artifact import inspect
 from selftrain.label.merge import merge
 from selftrain.label.pseudo_labels import PseudoLabels
 from selftrain.label.stage import label
 from selftrain.label.weak_labels import weak_labels
-from selftrain.predict.store import PredictionWriter
+from selftrain.predict.writer import PredictionWriter
 from selftrain.select.cut import read_cut
 from selftrain.select.stage import select
 from selftrain.settings.data import ListSettings, ReadSettings

@@ -1,4 +1,4 @@
-"""Work that a loop leaves behind: one thread does it in order while the loop goes on."""
+"""Work that a loop leaves behind: other threads do it while the loop goes on."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from types import TracebackType
 from typing import Self
 
 WAITING = 2
-"""Calls that may wait, so that what they hold does not pile up."""
+"""Calls that may wait beside those at work, so that what they hold does not pile up."""
 
 
 class Behind:
-    """Calls functions in a thread of its own, in order, at most a few calls behind.
+    """Calls functions in threads of its own, at most a few calls behind; with one thread, in order.
 
     What a call raises is raised by one of the next, at the latest where the block ends, unless the loop fails itself.
 
@@ -25,14 +25,14 @@ class Behind:
     [0, 1, 2, 3, 4]
     """
 
-    def __init__(self) -> None:
-        self._thread = ThreadPoolExecutor(1)
+    def __init__(self, threads: int = 1) -> None:
+        self._threads, self._most = ThreadPoolExecutor(threads), WAITING + threads - 1
         self._calls: deque[Future[None]] = deque()
 
     def __call__(self, work: Callable[..., None], *arguments: object) -> None:
         """Have `work` called with the arguments."""
-        self._calls.append(self._thread.submit(work, *arguments))
-        if len(self._calls) > WAITING:
+        self._calls.append(self._threads.submit(work, *arguments))
+        if len(self._calls) > self._most:
             self._calls.popleft().result()
 
     def __enter__(self) -> Self:
@@ -41,6 +41,6 @@ class Behind:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._thread.shutdown(cancel_futures=kind is not None)
+        self._threads.shutdown(cancel_futures=kind is not None)
         while kind is None and self._calls:
             self._calls.popleft().result()

@@ -47,7 +47,7 @@ def labeled_logits(
     table, read = read_images(images), split.read
     sizes = working_sizes(table, split.score_size)
     for batch in batched(table, read.size, batch_size, range(len(table)), read.pixels):
-        for position, logits in zip(batch.positions, network(batch.pixels.to(device)).float(), strict=True):
+        for position, logits in zip(batch.positions, network(batch.on(device)).float(), strict=True):
             name, size = table.image[position], sizes[position]
             if not logits.isfinite().all():
                 raise UserError(f"NaN or infinite logits for {name}; has the training diverged?")

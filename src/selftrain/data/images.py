@@ -30,6 +30,10 @@ class Images:
     positions: list[int]
     pixels: Tensor
 
+    def on(self, device: torch.device) -> Tensor:
+        """The pixels on a device; a GPU gets them while it is at work on what came before."""
+        return (self.pixels.pin_memory() if device.type == "cuda" else self.pixels).to(device, non_blocking=True)
+
 
 def shard_of(count: int, batch_size: int, shard: int, shards: int) -> range:
     """The positions of one shard: whole batches, cut by the images' global numbers, so any split gives equal bytes."""

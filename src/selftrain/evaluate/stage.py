@@ -79,14 +79,16 @@ def evaluate_split(
     sizes = working_sizes(table, split.score_size)
 
     def score(positions: Sequence[int], names: Sequence[str], decided: Decided) -> None:
-        for mask, position in zip(decided.on_host(names).classes, positions, strict=True):
+        with decided.awaited(names):
+            masks = decided.classes.cpu().numpy()
+        for mask, position in zip(masks, positions, strict=True):
             truth = read_label(table.label_file.iloc[position], read, sizes[position])
             matrix[:] += confusion(truth, mask, classes)
             objects[:] += by_size(truth, mask, classes)
 
     with Behind() as behind:
         for batch in batched(table, read.size, batch_size, range(len(table)), read.pixels, readers):
-            pixels = batch.pixels.to(device)
+            pixels = batch.on(device)
             for size, group in groupby(enumerate(batch.positions), key=lambda pair: sizes[pair[1]]):
                 places, positions = zip(*group, strict=True)
                 names = [table.image.iloc[position] for position in positions]

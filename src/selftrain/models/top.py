@@ -14,13 +14,13 @@ CACHED = 2**18
 def top_classes(scores: Tensor) -> Tensor:
     """The class with the highest of float32 scores (B, C, H, W), the lowest id among equals: uint8 (B, H, W)."""
     classes = torch.empty((len(scores), *scores.shape[2:]), dtype=torch.uint8, device=scores.device)
-    for image, part, scratch in parts(scores):
-        classes[image, part] = lowest_top(scores[image, :, part], scratch)
+    for where, part, scratch in parts(scores):
+        classes[where] = lowest_top(part, scratch)
     return classes
 
 
 def lowest_top(values: Tensor, scratch: Tensor) -> Tensor:
-    """The lowest class with the top value, long (rows, W) of float32 (C, rows, W)."""
+    """The lowest class with the top value, long (..., W) of float32 (C, ..., W)."""
     return lowest_equal(values, values.amax(0), scratch)
 
 
@@ -30,18 +30,28 @@ def lowest_equal(values: Tensor, top: Tensor, scratch: Tensor) -> Tensor:
     Comparing into floats and not into booleans is what makes it fast on a CPU. Scratch may be the values themselves.
     """
     ranks = torch.arange(len(values), 0, -1, dtype=values.dtype, device=values.device)
-    rank = torch.eq(values, top, out=scratch).mul_(ranks[:, None, None]).amax(0)
+    rank = torch.eq(values, top, out=scratch).mul_(each_class(ranks, values)).amax(0)
     return (len(values) - rank.clamp_(min=1)).long()  # NaN equals nothing: it has some class until it is reported
 
 
-def parts(values: Tensor) -> Iterator[tuple[int, slice, Tensor]]:
-    """The images of (B, C, H, W), each in rows that stay in the cache, with a scratch (C, rows, W) of their shape.
+def each_class(of_classes: Tensor, values: Tensor) -> Tensor:
+    """Numbers of the classes, (C,), in a shape that goes with values (C, ..., W)."""
+    return of_classes.view(-1, *[1] * (values.dim() - 1))
 
-    The scratch is the same memory for all of them: allocating it anew costs a CPU as much as a pass over the values.
+
+def parts(values: Tensor) -> Iterator[tuple[tuple[int | slice, ...], Tensor, Tensor]]:
+    """Values (B, C, H, W) in parts (C, ..., W): of each image rows that stay in the cache, on a GPU the whole batch.
+
+    With each part comes where in (B, H, W) it is, and a scratch of its shape, which is the same memory for all parts:
+    allocating it anew costs a CPU as much as a pass over the values.
     """
     batch, channels, height, width = values.shape
-    rows = height if values.is_cuda else max(1, CACHED // (channels * width))
+    if values.is_cuda:
+        yield (slice(None),), values.movedim(1, 0), torch.empty_like(values).movedim(1, 0)
+        return
+    rows = max(1, CACHED // (channels * width))
     scratch = torch.empty((channels, min(rows, height), width), dtype=values.dtype, device=values.device)
     for image in range(batch):
         for start in range(0, height, rows):
-            yield image, slice(start, start + rows), scratch[:, : height - start]
+            part = slice(start, start + rows)
+            yield (image, part), values[image, :, part], scratch[:, : height - start]

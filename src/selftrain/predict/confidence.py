@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from selftrain.confidence import BINS, LOW, STEPS
-from selftrain.models.top import lowest_equal, lowest_top, parts
+from selftrain.models.top import each_class, lowest_equal, lowest_top, parts
 
 UNDEFINED = -1
 """The bin of a pixel whose logits are NaN or infinite."""
@@ -29,31 +29,31 @@ def decide(logits: Tensor, thresholds: Tensor | None = None) -> tuple[Tensor, Te
         uint8 (B, H, W) class ids and int32 (B, H, W) bins, as `selftrain.confidence.quantize` counts them,
         `UNDEFINED` where logits are not finite. Nobody looks at that here, since the look would make a GPU wait.
     """
-    return _by_rows(logits, partial(_from_logits, thresholds=thresholds))
+    return _by_parts(logits, partial(_from_logits, thresholds=thresholds))
 
 
 def decide_probabilities(means: Tensor, thresholds: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """As `decide`, from mean probabilities over several predictions: float32 (B, C, H, W), on any common scale."""
-    return _by_rows(means, partial(_from_probabilities, thresholds=thresholds))
+    return _by_parts(means, partial(_from_probabilities, thresholds=thresholds))
 
 
 def _from_logits(logits: Tensor, scratch: Tensor, thresholds: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Classes (long) and log-odds of float32 (C, rows, W)."""
+    """Classes (long) and log-odds, (..., W), of float32 (C, ..., W)."""
     top = logits.amax(0)
     if thresholds is None:
         classes, lead = lowest_equal(logits, top, scratch), top - top  # NaN where the top is infinite, else 0
     else:
-        classes = lowest_top(torch.sub(logits, thresholds.log()[:, None, None], out=scratch), scratch)
+        classes = lowest_top(torch.sub(logits, each_class(thresholds.log(), logits), out=scratch), scratch)
         lead = logits.gather(0, classes[None])[0] - top
     others = torch.sub(logits, top, out=scratch).exp_().scatter_(0, classes[None], 0.0).sum(0)
     return classes, lead - others.log_()
 
 
 def _from_probabilities(means: Tensor, scratch: Tensor, thresholds: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Classes (long) and log-odds of float32 (C, rows, W)."""
+    """Classes (long) and log-odds, (..., W), of float32 (C, ..., W)."""
     scores = means
     if thresholds is not None:
-        limits = thresholds[:, None, None]
+        limits = each_class(thresholds, means)
         scores = (means / limits).masked_fill_(limits.isinf(), -1)  # below a probability that is exactly 0
     classes = lowest_top(scores, scratch)
     chosen = means.gather(0, classes[None])[0]
@@ -61,12 +61,12 @@ def _from_probabilities(means: Tensor, scratch: Tensor, thresholds: Tensor | Non
     return classes, chosen.log_() - others.log_()
 
 
-def _by_rows(values: Tensor, rule: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """Apply `rule` to a few rows (C, rows, W) of each image at a time, and to a scratch of their shape."""
+def _by_parts(values: Tensor, rule: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Apply `rule` to part after part, and to a scratch of its shape."""
     classes = torch.empty((len(values), *values.shape[2:]), dtype=torch.uint8, device=values.device)
     log_odds = torch.empty(classes.shape, device=values.device)
-    for image, part, scratch in parts(values):
-        classes[image, part], log_odds[image, part] = rule(values[image, :, part], scratch)
+    for where, part, scratch in parts(values):
+        classes[where], log_odds[where] = rule(part, scratch)
     return classes, _quantize(log_odds)
 
 

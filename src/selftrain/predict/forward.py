@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -53,9 +54,14 @@ class Decided(NamedTuple):
     """Of confidence, int32 (B, H, W); `UNDEFINED` where logits are not finite."""
     agreement: Tensor | None = None
     """How many branches name the most frequent class, uint8 (B, H, W), where that is counted."""
+    ready: torch.cuda.Event | None = None
+    """Of a GPU: when it is done with it."""
 
-    def on_host(self, names: Sequence[str]) -> Planes:
-        """Wait for it, and look whether it is sound.
+    @contextmanager
+    def awaited(self, names: Sequence[str]) -> Iterator[Decided]:
+        """It as it is when the device is done with it, and sound.
+
+        What a GPU is asked for in the block, it does beside what it has been given to do since.
 
         Args:
             names: of the B images.
@@ -63,11 +69,21 @@ class Decided(NamedTuple):
         Raises:
             UserError: logits of images, which it names, are not finite.
         """
-        bins = self.bins.cpu().numpy()
-        if bad := [name for name, plane in zip(names, bins, strict=True) if plane.min() == UNDEFINED]:
-            raise UserError(f"NaN or infinite logits for {', '.join(bad)}; has the training diverged?")
-        agreement = None if self.agreement is None else self.agreement.cpu().numpy()
-        return Planes(self.classes.cpu().numpy(), bins.astype(np.uint16), agreement)
+        with ExitStack() as stack:
+            if self.ready is not None:
+                beside = torch.cuda.Stream(self.bins.device)
+                beside.wait_event(self.ready)
+                stack.enter_context(torch.cuda.stream(beside))
+            lowest = self.bins.flatten(1).amin(1).tolist()
+            if bad := [name for name, bin in zip(names, lowest, strict=True) if bin == UNDEFINED]:
+                raise UserError(f"NaN or infinite logits for {', '.join(bad)}; has the training diverged?")
+            yield self
+
+    def on_host(self, names: Sequence[str]) -> Planes:
+        """What is `awaited`, copied."""
+        with self.awaited(names):
+            agreement = None if self.agreement is None else self.agreement.cpu().numpy()
+            return Planes(self.classes.cpu().numpy(), self.bins.cpu().numpy().astype(np.uint16), agreement)
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,9 +124,13 @@ class Predictor:
             names: of the B images.
             size: height and width of the result.
         """
+        decided = self._decided(images, names, size)
+        return decided._replace(ready=torch.cuda.current_stream().record_event()) if images.is_cuda else decided
+
+    def _decided(self, images: Tensor, names: Sequence[str], size: Size) -> Decided:
         if self.settings.patches is not None:
             each = [self._decide_patched(image, name, size) for image, name in zip(images, names, strict=True)]
-            classes, bins, agreeing = zip(*each, strict=True)
+            classes, bins, agreeing, _ = zip(*each, strict=True)
             return Decided(torch.cat(classes), torch.cat(bins), None if self.branches == 1 else torch.cat(agreeing))
         if self._views != [(1.0, False)] or self.calibrator.of_probabilities:
             return self._decide(self._probabilities(images, size), size)

@@ -19,7 +19,7 @@ from selftrain.errors import UserError
 from selftrain.models import files
 from selftrain.predict.forward import Decided, load_predictor
 from selftrain.predict.spatial_prior import read_spatial_prior
-from selftrain.predict.store import PredictionWriter
+from selftrain.predict.writer import PredictionWriter
 from selftrain.settings.prediction import PredictStageSettings
 
 
@@ -82,19 +82,19 @@ def predict_shard(
             | ({} if calibrator is None else {"calibrator": artifacts.digest_file(calibrator)}),
         )
         # Images are read, and what is predicted of them is written, while the network works.
-        with writer, Behind() as behind:
+        with writer, Behind(threads) as behind:
             for batch in batched(table, read.size, settings.batch_size, positions, read.pixels, threads):
                 names = [table.image[position] for position in batch.positions]
-                decided = predictor(batch.pixels.to(device), names, sizes[batch.positions[0]])
+                decided = predictor(batch.on(device), names, sizes[batch.positions[0]])
                 places = [position - positions.start for position in batch.positions]
                 behind(_write, writer, places, names, decided)
 
 
 def _write(writer: PredictionWriter, places: Sequence[int], names: Sequence[str], decided: Decided) -> None:
     """Write what is predicted of a batch, once the device has it."""
-    planes = [plane for plane in decided.on_host(names) if plane is not None]
-    for at, place in enumerate(places):
-        writer.write(place, *(plane[at] for plane in planes))
+    with decided.awaited(names) as (classes, bins, agreement, _):
+        for at, place in enumerate(places):
+            writer.write(place, classes[at], bins[at], None if agreement is None else agreement[at])
 
 
 def _prior(settings: PredictStageSettings, statistics: Path | None) -> Tensor | None:

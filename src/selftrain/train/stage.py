@@ -121,6 +121,7 @@ class _Run:
         fused = train.precision != "16-mixed" or train.clip_gradient is None
         optimizer = _optimizer(self.segmenter, train.optimizer, fused=fused)
         self.model, self.optimizer = fabric.setup(self.segmenter, optimizer)
+        _start_momentum(optimizer)
         self.teacher = None if train.teacher is None else Teacher(self.segmenter, train.teacher)
         if train.compile:
             compile_networks(self.segmenter, *([] if self.teacher is None else [self.teacher.model]))
@@ -276,10 +277,20 @@ def _optimizer(model: Segmenter, settings: OptimizerSettings, *, fused: bool = T
         for part, parameters in model.parts().items()
         if parameters
     ]
-    # Fused, SGD keeps what was in memory as its momentum where the first step of 16-mixed overflows (torch 2.15).
     if settings.name == "sgd":
-        return torch.optim.SGD(groups, momentum=settings.momentum, weight_decay=settings.weight_decay)
+        return torch.optim.SGD(groups, momentum=settings.momentum, weight_decay=settings.weight_decay, fused=fused)
     return torch.optim.AdamW(groups, weight_decay=settings.weight_decay, fused=fused)
+
+
+def _start_momentum(optimizer: torch.optim.Optimizer) -> None:
+    """Let SGD's momentum be 0 before the first step, which makes that step what it would be anyway.
+
+    Without it, fused SGD keeps what was in memory as momentum where the first step of 16-mixed overflows (torch 2.15).
+    """
+    for group in optimizer.param_groups:
+        if group.get("momentum"):
+            for parameter in group["params"]:
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 def _set_learning_rate(optimizer: torch.optim.Optimizer, settings: OptimizerSettings, step: int, steps: int) -> float:
