@@ -74,12 +74,13 @@ def test_the_readme_and_the_page_to_start_with_have_one_config():
 
 
 class Workplace:
-    """A clone, with a user's folders in it, where commands are typed as a page has them."""
+    """A clone, with a user's folders and the README's config in it, where commands are typed as a page has them."""
 
     def __init__(self, folder: Path) -> None:
         Project(folder, {})
-        self.folder = folder
         harbor.write(folder)
+        self.folder = folder
+        self.write(next(block for block in blocks("README.md") if block.file == "my.yaml"))
         environment = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONPATH": str(folder / "src")}
         self.environment = os.environ | environment
 
@@ -105,7 +106,7 @@ class Workplace:
     @property
     def how(self) -> dict:
         out = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-        return out | {"cwd": self.folder, "env": self.environment, "text": True, "timeout": 400}
+        return out | {"cwd": self.folder, "env": self.environment, "text": True, "timeout": 900}
 
     def type(self, command: Command) -> None:
         """Run a command, and look for what the page says that it prints; it fails where that is an error."""

@@ -23,9 +23,8 @@ def changed(text: str, diff: Block) -> str:
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
-    """With all that the page adds, and the config that its own start from."""
+    """With all that the page adds."""
     place = Workplace(tmp_path_factory.mktemp("extend") / "selftrain")
-    place.write(next(block for block in blocks("README.md") if block.file == "my.yaml"))
     for block in blocks(PAGE):
         if block.language == "diff":
             file = place.folder / block.file
