@@ -79,7 +79,7 @@ class Workplace:
     def __init__(self, folder: Path) -> None:
         Project(folder, {})
         harbor.write(folder)
-        self.folder = folder
+        self.folder, self.typed = folder, set[str]()
         self.write(next(block for block in blocks("README.md") if block.file == "my.yaml"))
         environment = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONPATH": str(folder / "src")}
         self.environment = os.environ | environment
@@ -109,7 +109,13 @@ class Workplace:
         return out | {"cwd": self.folder, "env": self.environment, "text": True, "timeout": 900}
 
     def type(self, command: Command) -> None:
-        """Run a command, and look for what the page says that it prints; it fails where that is an error."""
+        """Run a command, and look for what the page says that it prints; it fails where that is an error.
+
+        What another page has had done is done: once is enough.
+        """
+        if command.output is None and command.text in self.typed:
+            return
+        self.typed.add(command.text)
         done = subprocess.run(["bash", "-c", command.text], **self.how)
         fails = command.output is not None and "error:" in command.output
         self.finish(done, f"{command.block.place}: {command.text}", fails=fails)
@@ -137,7 +143,6 @@ def test_the_commands_of_a_page_do_what_it_says(workplace: Workplace, page: str)
 def test_the_readme_leads_to_masks_of_images_that_are_not_ours(workplace: Workplace) -> None:
     if not (workplace.folder / "masks").is_dir():  # run alone
         workplace.page("README.md")
-    masks = sorted((workplace.folder / "masks").glob("*.png"))
-    assert [mask.name for mask in masks][:2] == ["photo_0.png", "photo_1.png"]
+    assert {"photo_0.png", "photo_1.png"} <= {mask.name for mask in (workplace.folder / "masks").iterdir()}
     assert (workplace.folder / "shown.png").stat().st_size > 10_000
     assert (workplace.folder / "results/report/index.html").is_file()
