@@ -41,7 +41,7 @@ class Project:
         assert done.returncode == 0, told
         if "Nothing to be done" in told:
             return []
-        blocks = re.findall(r"rule (\w+):\n(.*?)\n(?=\[|Job stats|Would)", told, re.DOTALL)
+        blocks = re.findall(r"(?:rule|checkpoint) (\w+):\n(.*?)\n(?=\[|Job stats|Would)", told, re.DOTALL)
         assert blocks, told
         wildcards = [re.search(r"wildcards: (.*)", body) for _, body in blocks]
         return [

@@ -16,9 +16,12 @@ from safetensors.torch import load_file
 
 from selftrain import artifacts
 from selftrain.data.review import CHECKED
+from selftrain.graph import Graph
 from selftrain.inspection.artifact import inspect
 from selftrain.label.pseudo_labels import PseudoLabels
 from selftrain.models import files
+from selftrain.plan.jobs import Job
+from selftrain.plan.work import Workload
 from selftrain.predict.store import Predictions
 
 DARS_2, MLSL_2 = (f"results/tiny/{name}/seed-0/round-2" for name in ("dars", "mlsl"))
@@ -246,6 +249,23 @@ def test_a_setting_of_the_mixing_retrains_that_experiment_alone(project):
     planned = project.planned()
     assert {job.split()[0] for job in planned} == {"train_showing", "evaluate", "summary", "report"}
     assert len(planned) == 4 and sum("classmix" in job for job in planned) == 2
+
+
+def test_what_was_planned_is_what_was_done(ran, monkeypatch):
+    monkeypatch.chdir(ran.folder)
+    load = Workload(Graph.load("config.yaml"))
+    trained = [path.relative_to(ran.folder) for path in ran.folder.glob("results/tiny/**/model.safetensors")]
+    for path in trained:
+        work, (network, about) = load.of(Job("train", str(path))), files.load(path)
+        assert work.steps == about["steps"], path
+        heads = sum(one.numel() for one in network.heads.parameters())
+        assert work.bytes == 4 * (sum(one.numel() for one in network.parameters()) - heads), path
+    assert len(trained) == 3 + 9
+    for path in ran.folder.glob("results/tiny/**/predictions/*/*.h5"):
+        with Predictions(path) as predictions:
+            assert load.of(Job("predict", str(path.relative_to(ran.folder)))).images == len(predictions)
+    told = subprocess.run([sys.executable, "-m", "selftrain", "plan", "config.yaml"], capture_output=True, text=True)
+    assert "nothing to do" in told.stdout, told.stderr
 
 
 def test_running_again_does_nothing(ran):

@@ -25,6 +25,8 @@ from selftrain.train import stage
 from selftrain.train.algorithms import Given
 from selftrain.train.algorithms.self_training import SelfTraining
 from selftrain.train.algorithms.supervised import Supervised
+from selftrain.train.inputs import counted
+from selftrain.train.length import length as steps_of
 from selftrain.train.stage import train
 from selftrain.train.teacher import Teacher
 
@@ -141,7 +143,7 @@ def test_ways_of_computing(run, options):
 
 def length(settings, paths):
     kind = {"supervised": Supervised, "self_training": SelfTraining}[settings.algorithm.name]
-    return stage.length(settings, paths, kind(settings.algorithm, Given(3)))
+    return steps_of(settings, counted(paths), kind(settings.algorithm, Given(3)))
 
 
 @pytest.mark.parametrize(

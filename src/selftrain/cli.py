@@ -38,6 +38,21 @@ def check(config: Annotated[list[Path], typer.Argument(help="The config file, or
 
 
 @app.command()
+def plan(
+    config: Annotated[list[Path], typer.Argument(help="The config file, or several, as for snakemake.")],
+    time: Annotated[bool, typer.Option("--time", help="Time a few steps of each network on this machine.")] = False,
+    csv: Annotated[bool, typer.Option(help="Print CSV.")] = False,
+    json: Annotated[bool, typer.Option(help="Print JSON, a list of rows.")] = False,
+) -> None:
+    """Say what is yet to run: jobs, images, forward passes, steps, disk and, once timed, about how many hours."""
+    from selftrain.inspection.printing import print_table
+    from selftrain.plan.table import plan as make_plan
+
+    table, remarks = make_plan(config, time=time)
+    print_table(table, remarks, csv=csv, json=json)
+
+
+@app.command()
 def predict(
     model: Annotated[Path, typer.Argument(help="A model.safetensors.")],
     images: Annotated[Path, typer.Argument(help="An image, or a folder of images.")],
@@ -190,6 +205,9 @@ def schema(
 
 def main() -> None:
     """Run the command line; a UserError becomes one message and exit code 1."""
+    # Before h5py is imported. HDF5 would lock what it opens, which not every shared file system can, and which nothing
+    # here needs: a file is written under a temporary name, and never again once it has its own.
+    os.environ.setdefault("HDF5_USE_FILE_LOCKING", "FALSE")
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s", stream=sys.stderr)
     for level in (logging.INFO, logging.WARNING, logging.ERROR):
         logging.addLevelName(level, logging.getLevelName(level).lower())

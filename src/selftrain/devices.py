@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     import torch
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
+BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 @contextmanager
@@ -56,9 +58,20 @@ def _visible_ids(listed: str | None, count: int) -> list[str]:
 
 
 def _folder() -> Path:
-    """Of the locks of this machine's devices. Within a scheduler's job ids may be counted anew, so each has its own."""
-    job = os.environ.get("SLURM_JOB_ID")
-    return Path(tempfile.gettempdir(), f"selftrain-devices-{os.getuid()}" + (f"-{job}" if job else ""))
+    """Of the locks of this machine's devices, on its own disk unless TMPDIR is shared.
+
+    Within a scheduler's job ids may be counted anew, so each has its own.
+    """
+    parts = ["selftrain-devices", str(os.getuid()), _machine(), os.environ.get("SLURM_JOB_ID", "")]
+    return Path(tempfile.gettempdir(), "-".join(filter(None, parts)))
+
+
+def _machine() -> str:
+    """What tells machines apart, and not the containers of one, which share its devices: the boot of its kernel."""
+    try:
+        return BOOT.read_text().strip()
+    except OSError:
+        return platform.node()
 
 
 @contextmanager
@@ -68,6 +81,9 @@ def _leased(ids: Sequence[str], count: int, folder: Path) -> Iterator[list[str]]
     Jobs choose one after the other: who has the turn takes what becomes free until it has enough. So a job that wants
     two waits for running jobs alone, never for one that holds one and waits for another, and none that wants one
     overtakes it.
+
+    Raises:
+        UserError: nothing can be locked in the folder. Without leases jobs would share a GPU, and fail when it is full.
     """
     taken: dict[str, IO[str]] = {}
     try:
@@ -80,6 +96,10 @@ def _leased(ids: Sequence[str], count: int, folder: Path) -> Iterator[list[str]]
                     break
                 time.sleep(0.5)
         yield [own for own in ids if own in taken]
+    except locks.NoLocksError as error:
+        raise UserError(
+            f"{error}, as leases of GPUs need it; set TMPDIR to a folder on a disk of this machine"
+        ) from None
     finally:
         for lock in taken.values():
             locks.unlock(lock)

@@ -37,13 +37,16 @@ class Format:
         """Open `path` for reading.
 
         Raises:
-            UserError: it is missing, cut short, not HDF5, or of another format or version.
+            UserError: it is missing, cut short, not HDF5, of another format or version, or HDF5 cannot lock it.
         """
         try:
             file = h5py.File(path, "r", rdcc_nbytes=UNCACHED)
         except FileNotFoundError:
             raise UserError(f"{path}: no such file; {self.remedy}") from None
         except OSError as error:
+            if "unable to lock file" in str(error):  # of this package's commands, none locks: see cli.main
+                told = "set HDF5_USE_FILE_LOCKING=FALSE before Python starts"
+                raise UserError(f"{path}: HDF5 cannot lock it ({error}); {told}") from None
             raise UserError(f"{path}: not a whole HDF5 file ({error}); {self.remedy}") from None
         found = (file.attrs.get("format"), file.attrs.get("version"))
         if found == (self.name, self.version):

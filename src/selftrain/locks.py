@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
-import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-log = logging.getLogger(__name__)
+from selftrain.errors import UserError
 
 HELD: set[IO[str]] = set()
 """The locks of this process. Its forked children hold them too: a lock lasts as long as anybody who may still work."""
+
+
+class NoLocksError(UserError):
+    """A file system on which `flock` fails, as Lustre without `-o flock` or NFS without a lock service."""
 
 
 @contextmanager
@@ -23,6 +27,9 @@ def held(path: Path, *, wait: bool = False) -> Iterator[bool]:
     Args:
         path: the file; nothing is written to it.
         wait: until it is free, instead of yielding False.
+
+    Raises:
+        NoLocksError: the file system knows no locks.
     """
     lock = try_lock(path, wait=wait)
     try:
@@ -33,7 +40,11 @@ def held(path: Path, *, wait: bool = False) -> Iterator[bool]:
 
 
 def try_lock(path: Path, *, wait: bool = False) -> IO[str] | None:
-    """The lock, or None if another process has it; on a file system that knows no locks it is warned of, and given."""
+    """The lock, or None if another process has it.
+
+    Raises:
+        NoLocksError: the file system knows no locks.
+    """
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = path.open("a")
@@ -43,7 +54,8 @@ def try_lock(path: Path, *, wait: bool = False) -> IO[str] | None:
             lock.close()
             return None
         except OSError as error:
-            log.warning("%s: no locks on this file system (%s); do not start two runs in one folder", path, error)
+            lock.close()
+            raise NoLocksError(f"{path.parent}: files cannot be locked there ({error.strerror})") from None
         if _is_still(path, lock):
             HELD.add(lock)
             return lock
@@ -53,7 +65,9 @@ def try_lock(path: Path, *, wait: bool = False) -> IO[str] | None:
 def _is_still(path: Path, lock: IO[str]) -> bool:
     try:
         return os.path.samestat(path.stat(), os.fstat(lock.fileno()))
-    except FileNotFoundError:
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ESTALE):  # removed here, or through another machine
+            raise
         return False
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from selftrain.errors import UserError, by_problem
 from selftrain.settings.config import Config
 from selftrain.settings.data import ListSettings, ReadSettings, ReviewSettings, SplitSettings
+from selftrain.signature import signature
 
 
 class Splits:
@@ -76,17 +77,26 @@ class Splits:
         return read.model_copy(update=of_dataset)
 
     def split_files(self, task: str, split: str) -> list[str]:
-        """The files a split is made from, for Snakemake to watch: images, labels, list; or the folder drawn.
+        """The files that a split is made from: images, labels, list; none of a split that is drawn.
 
         They are looked for once.
         """
         from selftrain.data.listing import files_of
 
         if self.splits(task)[split].streets is not None:
-            return [self._drawn(task, split)]
+            return []
         if (task, split) not in self._files:
             self._files[task, split] = files_of(self.listing(task, split))
         return self._files[task, split]
+
+    def signature(self, task: str, *splits: str) -> str:
+        """What changes with any file of the splits. As inputs, 100,000 files take Snakemake half a minute a run."""
+        return signature(file for split in splits for file in self.split_files(task, split))
+
+    def drawn_folders(self, task: str, *splits: str) -> list[str]:
+        """The folders of those of the splits that are drawn, which no signature has."""
+        drawn = [split for split in splits if self.splits(task)[split].streets is not None]
+        return list(dict.fromkeys(self._drawn(task, split) for split in drawn))
 
     @cached_property
     def split_problems(self) -> list[str]:

@@ -7,7 +7,8 @@ from selftrain.graph import Graph, use_this_python
 
 try:
     graph = Graph.load(*workflow.configfiles, over=dict(workflow.config_settings.config))
-    graph.check_files()
+    if workflow.is_main_process:  # not again in every job that a cluster starts
+        graph.check_files()
 except UserError as error:
     sys.exit(f"error: {error}")
 

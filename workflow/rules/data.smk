@@ -15,9 +15,11 @@ rule draw:
         "python -m selftrain stage --log {log} draw --settings {params.settings} --output {output}"
 
 
-rule check:
+# A checkpoint, since what hangs on an `ancient` input of a job that runs again is looked at by Snakemake (9.27) only when
+# jobs are looked at anew, as after a checkpoint: else one run would check what has changed, and the next one use it.
+checkpoint check:
     input:
-        lambda w: [file for split in graph.splits(w.task) for file in graph.split_files(w.task, split)],
+        lambda w: graph.drawn_folders(w.task, *graph.splits(w.task)),
     output:
         f"{RESULTS}/{{task}}/data/checked.csv",
     log:
@@ -26,6 +28,7 @@ rule check:
         ENVIRONMENT
     params:
         settings=lambda w: graph.told(graph.check(w.task)),
+        files=lambda w: graph.signature(w.task, *graph.splits(w.task)),
         code=graph.code("selftrain.data.check"),
     shell:
         "python -m selftrain stage --log {log} check --settings {params.settings} --output {output}"
@@ -33,7 +36,7 @@ rule check:
 
 rule list:
     input:
-        files=lambda w: graph.split_files(w.task, w.split),
+        lambda w: graph.drawn_folders(w.task, w.split),
         checked=ancient(f"{RESULTS}/{{task}}/data/checked.csv"),
     output:
         f"{RESULTS}/{{task}}/data/{{split}}/images.csv",
@@ -43,6 +46,7 @@ rule list:
         ENVIRONMENT
     params:
         settings=lambda w: graph.told(graph.listing(w.task, w.split)),
+        files=lambda w: graph.signature(w.task, w.split),
         code=graph.code("selftrain.data.tables"),
     shell:
         "python -m selftrain stage --log {log} list --settings {params.settings} --output {output}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from selftrain import artifacts
+from selftrain.ahead import mapped
 from selftrain.data import datasets
 from selftrain.data.listing import Item, find
 from selftrain.data.reading import check_ids, read_image, read_raw_label
@@ -24,12 +24,15 @@ from selftrain.settings.data import CheckSettings, ListSettings, ReadSettings
 log = logging.getLogger(__name__)
 
 
+Contents = dict[bytes, str]
+"""An image file by the digest of its pixels."""
+
+
 @dataclass(frozen=True)
 class Seen:
     """What decoding one image and its label has shown."""
 
-    image: Path
-    pixels: str | None
+    pixels: bytes | None
     """A digest of the decoded pixels, the same whatever the file's name, format or metadata."""
     problems: list[str]
 
@@ -42,19 +45,22 @@ def check(settings: CheckSettings, output: Path | None = None, threads: int = 2)
             there twice, every image that is trained on with labels and evaluated on, every empty split.
     """
     told: list[tuple[str, str]] = []
-    splits: dict[str, list[Seen]] = {}
-    with ThreadPoolExecutor(threads) as pool:
-        for name, split in settings.splits.items():
-            items, wrong = find(split.list)
-            _warn_of_count(split.list, len(items))
-            splits[name] = list(pool.map(partial(look, settings=split.read), items))
-            wrong += [problem for seen in splits[name] for problem in seen.problems]
-            told += [(name, problem) for problem in wrong]
+    counts: dict[str, int] = {}
+    splits: dict[str, Contents] = {}
+    for name, split in settings.splits.items():
+        items, wrong = find(split.list)
+        _warn_of_count(split.list, len(items))
+        counts[name], splits[name] = len(items), {}
+        for item, seen in zip(items, mapped(partial(look, settings=split.read), items, threads), strict=True):
+            wrong += seen.problems
+            if seen.pixels is not None:
+                splits[name][seen.pixels] = str(item.image)
+        told += [(name, problem) for problem in wrong]
     problems = by_problem(told) + _leaks(splits)
     if problems:
         count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
         raise UserError("\n  ".join([f"task '{settings.task}': {count} with the data", *problems]))
-    table = pd.DataFrame([{"split": name, "images": len(seen)} for name, seen in splits.items()])
+    table = pd.DataFrame([{"split": name, "images": count} for name, count in counts.items()])
     if output is not None:
         artifacts.write_csv(output, table)
     return table
@@ -78,14 +84,14 @@ def look(item: Item, settings: ReadSettings) -> Seen:
     pixels = None
     with _telling(problems):
         image = read_image(item.image, pixels=settings.pixels)
-        pixels = hashlib.sha256(repr(image.shape).encode() + image.tobytes()).hexdigest()
+        pixels = hashlib.sha256(repr(image.shape).encode() + image.tobytes()).digest()[:16]
     if item.label is not None:
         with _telling(problems):
             label = read_raw_label(item.label, settings.label_channel)
             if pixels is not None and label.shape != image.shape[:2] and not settings.stretch_labels:
                 problems.append(f"{item.label}: label of {_size(label)}, its image is {_size(image)}")
             check_ids(item.label, label, settings)
-    return Seen(item.image, pixels, problems)
+    return Seen(pixels, problems)
 
 
 @contextmanager
@@ -100,13 +106,13 @@ def _size(array: np.ndarray) -> str:
     return f"{array.shape[0]}×{array.shape[1]}"
 
 
-def _leaks(splits: dict[str, list[Seen]]) -> list[str]:
+def _leaks(splits: dict[str, Contents]) -> list[str]:
     """Images of the labeled split that are evaluated or calibrated on too, by content; unlabeled ones only warn."""
     _warn_of_calibration(splits)
-    trained = {name: _by_pixels(splits.get(name, [])) for name in ("labeled", "unlabeled")}
+    trained = {name: splits.get(name, {}) for name in ("labeled", "unlabeled")}
     found: dict[str, list[str]] = {name: [] for name in trained}
     for name in splits.keys() - {*trained, "truth"}:
-        for pixels, image in _by_pixels(splits[name]).items():
+        for pixels, image in splits[name].items():
             for split in trained:
                 if pixels in trained[split] and (split, name) != ("unlabeled", "calibration"):
                     found[split].append(f"{name}: {image} is in the {split} split too ({trained[split][pixels]})")
@@ -119,17 +125,13 @@ def _leaks(splits: dict[str, list[Seen]]) -> list[str]:
     return sorted(found["labeled"])
 
 
-def _warn_of_calibration(splits: dict[str, list[Seen]]) -> None:
+def _warn_of_calibration(splits: dict[str, Contents]) -> None:
     """Labels that calibrators are fitted on are no test of them, and those of unlabeled images are not held out."""
-    fitted = _by_pixels(splits.get("calibration", []))
+    fitted = splits.get("calibration", {})
     for name in [name for name in splits if name not in ("calibration", "labeled", "truth")]:
-        both = sorted(str(image) for pixels, image in _by_pixels(splits[name]).items() if pixels in fitted)
+        both = sorted(image for pixels, image in splits[name].items() if pixels in fitted)
         if both and name == "unlabeled":
             log.warning("%d unlabeled images are in the calibration split with labels, such as %s", len(both), both[0])
         elif both:
             told = "%s: %d images are in the calibration split too, such as %s: it is measured on what it was fitted to"
             log.warning(told, name, len(both), both[0])
-
-
-def _by_pixels(seen: list[Seen]) -> dict[str, Path]:
-    return {one.pixels: one.image for one in seen if one.pixels is not None}

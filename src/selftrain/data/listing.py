@@ -29,7 +29,8 @@ def list_split(settings: ListSettings) -> list[Item]:
         UserError: with every problem of the split, one a line.
     """
     items, problems = find(settings)
-    problems += [f"{file}: no such file" for file in _files(items) if not file.is_file()]
+    if settings.list is not None:  # what is found by other means is there
+        problems += [f"{file}: no such file" for file in _files(items) if not file.is_file()]
     if problems:
         raise UserError("\n".join(problems))
     return items

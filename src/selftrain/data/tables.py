@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import pandas as pd
 from PIL import Image
 
 from selftrain import artifacts, hdf5
+from selftrain.ahead import mapped
 from selftrain.data.decoding import image_size
 from selftrain.data.listing import list_split
 from selftrain.data.reading import read_label
@@ -33,12 +34,14 @@ def write_images(settings: ListSettings, output: Path) -> None:
 
     The digests make the table differ when a picture changes, so what was trained on it is trained again.
     """
-    rows = []
-    for item in list_split(settings):
-        label = item.label or ""
-        digests = [artifacts.digest_file(item.image), artifacts.digest_file(label) if label else ""]
-        rows.append([item.name, str(item.image), str(label), *image_size(item.image), *digests])
-    artifacts.write_csv(output, pd.DataFrame(rows, columns=COLUMNS))
+    items = list_split(settings)
+    with artifacts.writing(output) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(COLUMNS)
+        for item in items:
+            label = item.label or ""
+            digests = [artifacts.digest_file(item.image), artifacts.digest_file(label) if label else ""]
+            table.writerow([item.name, item.image, label, *image_size(item.image), *digests])
 
 
 def read_images(path: Path | str) -> pd.DataFrame:
@@ -70,11 +73,10 @@ def write_statistics(settings: ReadSettings, images: Path, classes_csv: Path, st
     counts, areas = np.zeros((len(table), classes), np.int64), np.ones(len(table), np.int64)
     frequency = np.zeros((classes, *MAP), np.int64)
     sizes = working_sizes(table, settings.size)
-    with ThreadPoolExecutor(2) as pool:
-        reduced = pool.map(partial(_reduced, settings=settings), table.label_file, sizes)
-        for row, (pixels, area, small) in enumerate(reduced):
-            counts[row], areas[row] = pixels, area
-            frequency += small[None] == np.arange(classes)[:, None, None]
+    files = zip(table.label_file, sizes, strict=True)
+    for row, (pixels, area, small) in enumerate(mapped(partial(_reduced, settings=settings), files, threads=2)):
+        counts[row], areas[row] = pixels, area
+        frequency += small[None] == np.arange(classes)[:, None, None]
     artifacts.write_csv(classes_csv, _class_table(settings.classes, counts, areas))
     with STATISTICS.create(statistics_h5) as file:
         file.attrs["classes"] = json.dumps(list(settings.classes))
@@ -101,8 +103,9 @@ def read_classes(classes_csv: Path | str, classes: Sequence[str]) -> pd.DataFram
     return table
 
 
-def _reduced(file: str, size: Size, settings: ReadSettings) -> tuple[np.ndarray, int, np.ndarray]:
-    """All that is kept of a label, so that memory stays small however many are read ahead: counts, area, small map."""
+def _reduced(label_file: tuple[str, Size], settings: ReadSettings) -> tuple[np.ndarray, int, np.ndarray]:
+    """All that is kept of a label at its working size: counts, area, small map."""
+    file, size = label_file
     label = read_label(file, settings, size)
     small = np.asarray(Image.fromarray(label).resize(MAP[::-1], Image.Resampling.NEAREST))
     return np.bincount(label.ravel(), minlength=IGNORE + 1)[: len(settings.classes)], label.size, small

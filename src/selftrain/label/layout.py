@@ -11,7 +11,7 @@ import numpy.typing as npt
 from selftrain import hdf5
 from selftrain.settings.data import IGNORE
 
-SHARD = hdf5.Format("selftrain-pseudo-labels-shard", 1, "run label again to make it")
+SHARD = hdf5.Format("selftrain-pseudo-labels-shard", 2, "run label again to make it")
 
 Labels = npt.NDArray[np.uint8]
 Counts = npt.NDArray[np.int64]
@@ -25,10 +25,7 @@ def create_planes(file: h5py.File, count: int, canvas: tuple[int, int], branches
     return [hdf5.create_planes(file, name, np.uint8, shape, fill) for name, fill in fills.items()]
 
 
-def write_images(
-    file: h5py.File, names: Sequence[str], shapes: npt.NDArray[np.int32], counts: npt.NDArray[np.int64]
-) -> None:
-    """What is known of each image: its name, true size, and labeled pixels of each class, (N, C)."""
+def write_images(file: h5py.File, names: Sequence[str], shapes: npt.NDArray[np.int32]) -> None:
+    """What is known of each image: its name and true size, (N, 2)."""
     hdf5.write_names(file, "images", names)
     file["shapes"] = shapes
-    file["counts"] = counts

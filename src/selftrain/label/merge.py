@@ -18,7 +18,7 @@ from selftrain import artifacts, hdf5
 from selftrain.agreement import agreeing
 from selftrain.data.review import read_checked
 from selftrain.errors import UserError
-from selftrain.label.layout import SHARD, Counts, Labels, create_planes, write_images
+from selftrain.label.layout import SHARD, Counts, create_planes, write_images
 from selftrain.label.pseudo_labels import FORMAT
 from selftrain.label.weak_labels import weak_labels
 from selftrain.predict.store import Predictions, read_histograms
@@ -69,16 +69,13 @@ def merge(
     """
     decided = read_cut(cut, settings.select.classes)
     images = _together(shards, predictions)
-    weak = _weak_labels(settings, images, decided)
-    classes = class_table(decided, images, weak)
     histogram = read_histograms(predictions, settings.select.classes)
     with FORMAT.create(output) as file:
         # All shards of one dataset before the other: interleaved, the places in the file would depend on the shards.
         for planes in create_planes(file, len(images.names), images.canvas, images.votes.shape[1]):
             _copy(shards, planes)
-        write_images(file, images.names, images.shapes, images.counts)
-        if weak is not None:
-            file["weak_labels"] = weak
+        write_images(file, images.names, images.shapes)
+        classes = class_table(decided, images, _write_counts(file, shards, images, decided, settings.eta))
         hdf5.write_histogram(file, histogram)
         hdf5.write_table(file, "cut", decided)
         hdf5.write_table(file, "classes", classes)
@@ -88,7 +85,36 @@ def merge(
     artifacts.write_csv(table, classes)
 
 
-def class_table(cut: pd.DataFrame, images: Images, weak: Labels | None = None) -> pd.DataFrame:
+@dataclass(frozen=True, eq=False)
+class Images:
+    """What is known of the images of all shards: N `names`, and `shapes` (N, 2)."""
+
+    names: list[str]
+    shapes: npt.NDArray[np.int32]
+    votes: Counts
+    """Pixels predicted as each class that 1, 2, ... branches agree on, (C, E)."""
+    least_agreement: int
+    """Of how many branches a filter asks to agree; 0: of none."""
+    canvas: tuple[int, int]
+    model: str
+    colors: str
+    """As JSON."""
+
+
+@dataclass(frozen=True, eq=False)
+class Labeled:
+    """What is labeled as each class, in all images, (C,)."""
+
+    pixels: Counts
+    images: Counts
+    """Those that have such pixels."""
+    changed: Counts
+    """Pixels that the model takes for another class."""
+    weak: Counts | None
+    """Images that have the weak label, where there are any."""
+
+
+def class_table(cut: pd.DataFrame, images: Images, labeled: Labeled) -> pd.DataFrame:
     """What was labeled, one row per class.
 
     Columns that say what the cut does not: `filtered`, pixels of the class that the policy did not see, since too few
@@ -100,52 +126,49 @@ def class_table(cut: pd.DataFrame, images: Images, weak: Labels | None = None) -
     Args:
         cut: the table that select wrote.
         images: what is known of the images.
-        weak: weak labels, (N, C), where there are any.
+        labeled: of their labels.
     """
-    pixels, of_class = images.counts.sum(0), images.votes.sum(1)
     columns = {
-        "filtered": of_class - cut["predicted"].to_numpy(),
+        "filtered": images.votes.sum(1) - cut["predicted"].to_numpy(),
         "agreeing": agreeing(images.votes, images.least_agreement) if images.votes.shape[1] > 1 else np.nan,
-        "pixels": pixels,
-        "share": pixels / max(1, pixels.sum()),
-        "images": (images.counts > 0).sum(0),
-        "changed": images.changed.sum(0),
-        "weak_images": np.nan if weak is None else weak.sum(0, dtype=np.int64),
+        "pixels": labeled.pixels,
+        "share": labeled.pixels / max(1, labeled.pixels.sum()),
+        "images": labeled.images,
+        "changed": labeled.changed,
+        "weak_images": np.nan if labeled.weak is None else labeled.weak,
     }
     return cut.assign(**columns)[CLASS_COLUMNS]
 
 
-def _weak_labels(settings: LabelSettings, images: Images, cut: pd.DataFrame) -> Labels | None:
-    if settings.eta is None:
-        return None
-    areas = images.shapes.prod(1, dtype=np.int64)
-    return weak_labels(images.counts, areas, cut["mean_size"].to_numpy(), settings.eta)
-
-
-@dataclass(frozen=True, eq=False)
-class Images:
-    """What is known of the images of all shards: `shapes` (N, 2); `counts` of labeled pixels, and of those that the
-    model takes for another class, `changed`, (N, C)."""
-
-    names: list[str]
-    shapes: npt.NDArray[np.int32]
-    counts: Counts
-    changed: Counts
-    votes: Counts
-    """Pixels predicted as each class that 1, 2, ... branches agree on, (C, E)."""
-    least_agreement: int
-    """Of how many branches a filter asks to agree; 0: of none."""
-    canvas: tuple[int, int]
-    model: str
-    colors: str
-    """As JSON."""
+def _write_counts(
+    file: h5py.File, shards: Sequence[Path], images: Images, cut: pd.DataFrame, eta: float | None
+) -> Labeled:
+    """Write the labeled pixels of each image, (N, C), and its weak labels where `eta` is given, a shard at a time."""
+    shape = (len(images.names), len(cut))
+    counts = file.create_dataset("counts", shape, np.int64)
+    weak = None if eta is None else file.create_dataset("weak_labels", shape, np.uint8)
+    pixels, shown, changed, weakly = (np.zeros(len(cut), np.int64) for _ in range(4))
+    first = 0
+    for path in shards:
+        with SHARD.open(path) as shard:
+            of_shard = shard["counts"][:]
+            changed += shard["changed"][:]
+        place = slice(first, first := first + len(of_shard))
+        counts[place] = of_shard
+        pixels += of_shard.sum(0)
+        shown += (of_shard > 0).sum(0)
+        if weak is not None and eta is not None:
+            areas = images.shapes[place].prod(1, dtype=np.int64)
+            weak[place] = labels = weak_labels(of_shard, areas, cut["mean_size"].to_numpy(), eta)
+            weakly += labels.sum(0, dtype=np.int64)
+    return Labeled(pixels, shown, changed, None if weak is None else weakly)
 
 
 def _together(shards: Sequence[Path], predictions: Sequence[Path]) -> Images:
     """The images of shards that belong together."""
     if not predictions or len(shards) != len(predictions):
         raise UserError(f"{len(shards)} shards of labels for {len(predictions)} shards of predictions")
-    names, shapes, counts, changed, votes = [], [], [], [], []
+    names, shapes, votes = [], [], []
     canvases: dict[tuple[int, int], Path] = {}
     models: dict[str, Path] = {}
     filters: dict[tuple[int, int], Path] = {}
@@ -155,8 +178,6 @@ def _together(shards: Sequence[Path], predictions: Sequence[Path]) -> Images:
                 raise UserError(f"{path}: has other images than {prediction}; run label again")
             names += source.images
             shapes.append(source.shapes)
-            counts.append(shard["counts"][:])
-            changed.append(shard["changed"][:])
             votes.append(source.votes())
             canvases[shard["label"].shape[1:]] = path
             models[str(source.attributes.get("model", ""))] = prediction
@@ -164,8 +185,7 @@ def _together(shards: Sequence[Path], predictions: Sequence[Path]) -> Images:
             colors = str(source.attributes.get("colors", "null"))
     canvas, model = _only(canvases, "canvas"), _only(models, "model")
     _, least = _only(filters, "(branches, how many of them a filter asks for)")
-    join = np.concatenate
-    return Images(names, join(shapes), join(counts), join(changed), np.sum(votes, 0), least, canvas, model, colors)
+    return Images(names, np.concatenate(shapes), np.sum(votes, 0), least, canvas, model, colors)
 
 
 def _only(found: dict[Any, Path], what: str) -> Any:

@@ -84,7 +84,9 @@ def label(
         shard = stack.enter_context(Predictions(prediction, names))
         choice = shard if chosen is None else stack.enter_context(_same_images(chosen, shard))
         file = stack.enter_context(SHARD.create(output))
-        counts, changed = (np.zeros((len(shard), len(names)), np.int64) for _ in range(2))
+        write_images(file, shard.images, shard.shapes)
+        counts = file.create_dataset("counts", (len(shard), len(names)), np.int64)
+        changed = np.zeros(len(names), np.int64)
         labels, confidence, *agreement = create_planes(file, len(shard), shard.canvas, shard.branches)
         for position, name in enumerate(shard.images):
             classes, bins = choice.read(position)
@@ -93,12 +95,11 @@ def label(
                 kept = _as_reviewed(reviewed[name], names, kept)
             counts[position] = _count(kept, len(names))
             if choice is not shard or name in reviewed:
-                changed[position] = _count(kept[kept != shard.read(position)[0]], len(names))
+                changed += _count(kept[kept != shard.read(position)[0]], len(names))
             hdf5.write_plane(labels, position, kept)
             hdf5.write_plane(confidence, position, coarse(bins))
             for planes in agreement:
                 hdf5.write_plane(planes, position, shard.agreement(position))
-        write_images(file, shard.images, shard.shapes, counts)
         file["changed"] = changed
 
 

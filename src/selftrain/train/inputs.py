@@ -50,6 +50,12 @@ class TrainFiles:
         return {name: getattr(self, name) for name in INPUTS}
 
 
+def counted(paths: TrainFiles) -> dict[str, int]:
+    """How many images there are in the splits that a training sees."""
+    tables = {"labeled": paths.labeled, "unlabeled": paths.unlabeled}
+    return {name: len(read_images(table)) for name, table in tables.items() if table is not None}
+
+
 def given(
     settings: TrainStageSettings, paths: TrainFiles, pseudo_labels: PseudoLabels | None, device: torch.device
 ) -> Given:

@@ -51,13 +51,31 @@ def resumable(root: Path, key: str, seconds: float) -> Iterator[Resume]:
         root: the folder of all resume states.
         key: a digest of everything that the training depends on: another key, another training.
         seconds: between two saves.
+
+    Raises:
+        UserError: another process has the lock.
     """
     folder = root / key
-    with locks.held(folder / "lock") as alone:
-        if not alone:
-            raise UserError(
-                f"{folder}: the same training runs already, perhaps left over from a killed run; "
-                "wait for it, or stop that process and run again"
-            )
+    with _alone(folder):
         yield Resume(folder, seconds)
     shutil.rmtree(folder, ignore_errors=True)  # not before: a network file system keeps what is open
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold the lock of a training. Where there are none it goes on: two at once waste work, and spoil nothing."""
+    try:
+        lock = locks.try_lock(folder / "lock")
+    except locks.NoLocksError as error:
+        log.warning("%s: start no second run in this folder, which nothing would keep away (docs/scale.md)", error)
+        yield
+        return
+    if lock is None:
+        raise UserError(
+            f"{folder}: the same training runs already, perhaps left over from a killed run; "
+            "wait for it, or stop that process and run again"
+        )
+    try:
+        yield
+    finally:
+        locks.unlock(lock)

@@ -33,7 +33,8 @@ from selftrain.train import examples, processes
 from selftrain.train.algorithms import Algorithm, Step
 from selftrain.train.branches import branch_similarity
 from selftrain.train.compiling import compile_networks, compiler_told
-from selftrain.train.inputs import TrainFiles, given
+from selftrain.train.inputs import TrainFiles, counted, given
+from selftrain.train.length import batch_sizes, length
 from selftrain.train.resume import Resume, resumable
 from selftrain.train.synchronized import synchronize
 from selftrain.train.teacher import Teacher
@@ -84,10 +85,6 @@ def _train(
         _write(run, paths, machine, time.monotonic() - started)
 
 
-SELDOM = 1000
-"""Steps a batch of a stream from which on its epochs are refused."""
-
-
 class _Run:
     """Everything that changes while training: weights, optimizer, teacher, and the rows written so far."""
 
@@ -126,7 +123,7 @@ class _Run:
         if train.compile:
             compile_networks(self.segmenter, *([] if self.teacher is None else [self.teacher.model]))
         self.step, self.rows = 0, list[dict[str, float]]()
-        self.steps = length(settings, paths, self.algorithm)
+        self.steps = length(settings, counted(paths), self.algorithm)
         self.turns = self.algorithm.turns(self.steps)
         self.shown = examples.shown_steps(self.turns["unlabeled"]) if "unlabeled" in self.turns else set()
         self.examples: dict[int, dict[str, Tensor]] = {}
@@ -304,7 +301,7 @@ def _set_learning_rate(optimizer: torch.optim.Optimizer, settings: OptimizerSett
 def _batches(settings: TrainStageSettings, paths: TrainFiles, run: _Run, pseudo_labels: PseudoLabels | None) -> Batches:
     algorithm = run.algorithm
     streams = {name: _stream(name, settings, paths, pseudo_labels) for name in algorithm.streams}
-    sizes = _sizes(settings.train.batch_size, algorithm.streams)
+    sizes = batch_sizes(settings.train.batch_size, algorithm.streams)
     augmentation, mean = settings.train.augmentation, settings.model.mean
     part = (processes.number(), processes.count())
     return Batches(streams, sizes, augmentation, mean, run.place, run.turns, one_size=algorithm.one_size, part=part)
@@ -322,38 +319,6 @@ def _stream(name: str, settings: TrainStageSettings, paths: TrainFiles, pseudo_l
     if list(pseudo_labels.names) != stream.names:
         raise UserError(f"{paths.pseudo_labels}: its images are not those of {paths.unlabeled}; make it again")
     return stream
-
-
-def _sizes(batch_size: int, shares: dict[str, float]) -> dict[str, int]:
-    """Images a step per stream that has its turn; what halves leave over goes to the first stream."""
-    sizes = {name: int(batch_size * share) for name, share in shares.items()}
-    sizes[next(iter(sizes))] += round(batch_size * sum(shares.values())) - sum(sizes.values())
-    empty = [name for name, size in sizes.items() if size == 0]
-    if empty:
-        raise UserError(
-            f"train.batch_size: {batch_size} leaves none for the stream '{empty[0]}'; {len(shares)} or more"
-        )
-    return sizes
-
-
-def length(settings: TrainStageSettings, paths: TrainFiles, algorithm: Algorithm) -> int:
-    """Steps of the training; epochs are of the stream whose images are those of the split `epochs_of`."""
-    train = settings.train
-    if train.epochs is None:
-        return round((train.steps or 0) * train.length_factor)
-    sizes = _sizes(train.batch_size, algorithm.streams)
-    of_unlabeled = next((name for name in ("pseudo_labeled", "unlabeled") if name in sizes), None)
-    stream, table = ("labeled", paths.labeled) if train.epochs_of == "labeled" else (of_unlabeled, paths.unlabeled)
-    if stream is None or table is None:
-        raise UserError(f"train.epochs_of: the algorithm '{settings.algorithm.name}' sees no {train.epochs_of} images")
-    batches = math.ceil(train.epochs * train.length_factor * len(pd.read_csv(table)) / sizes[stream])
-    steps, drawn = batches, int(algorithm.turns(batches)[stream].sum())
-    while drawn < batches:  # where streams take turns, more steps than batches
-        if steps > SELDOM * batches:
-            raise UserError(f"train.epochs_of: hardly a step draws {train.epochs_of} images; give steps")
-        steps = max(steps + batches - drawn, steps * batches // (drawn + 1))
-        drawn = int(algorithm.turns(steps)[stream].sum())
-    return steps
 
 
 def _write(run: _Run, paths: TrainFiles, machine: MachineSettings, seconds: float) -> None:
