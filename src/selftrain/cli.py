@@ -191,13 +191,16 @@ def summary(file: Annotated[Path, typer.Argument(help="A summary.csv.")]) -> Non
 
 
 @app.command()
-def schema() -> None:
-    """Print the JSON schema of the config file."""
+def schema(
+    markdown: Annotated[bool, typer.Option(help="As a page to read, docs/settings.md, instead.")] = False,
+) -> None:
+    """Print the JSON schema of the config file: every key with its default and its meaning."""
     import json
 
+    from selftrain.settings import reference
     from selftrain.settings.config import Config
 
-    typer.echo(json.dumps(Config.model_json_schema(), indent=2))
+    typer.echo(reference.page() if markdown else json.dumps(Config.model_json_schema(), indent=2))
 
 
 def main() -> None:
