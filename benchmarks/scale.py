@@ -43,7 +43,7 @@ RATES = {
     "label": (16.0, "CPU-ms to label and merge an image of 512×1024"),
     "predictions": (0.77, "MB on disk of the predictions of an image of 512×1024"),
     "labels": (0.26, "MB on disk of the pseudo-labels of an image of 512×1024"),
-    "listing": (60.0, "CPU-µs that each start of Snakemake takes per image, to list it and ask for its size and time"),
+    "listing": (70.0, "CPU-µs that each start of Snakemake takes per image, to list it and ask for its size and time"),
     "kept": (900.0, "bytes that checking or listing keeps in memory per image, the most of any job"),
 }
 """What one round's costs are computed from; docs/scale.md says where each was measured."""

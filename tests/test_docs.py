@@ -104,7 +104,7 @@ def test_pages_that_code_and_configs_name_are_there():
     for folder in ("src", "workflow", "configs", "tests", "benchmarks", "envs", ".ci"):
         places += [path for path in (ROOT / folder).rglob("*") if path.suffix in (".py", ".yaml", ".smk", ".rst", "")]
     for path in places:
-        if path.is_file() and path != Path(__file__):
+        if path.is_file() and path != Path(__file__) and path.parent.suffix != ".egg-info":
             for page in re.findall(r"\bdocs/[\w/-]+\.md", path.read_text("utf-8", errors="ignore")):
                 assert (ROOT / page).is_file(), f"{path}: {page}"
 

@@ -213,7 +213,9 @@ def _steps(run: _Run, batches: Batches, resume: Resume, machine: MachineSettings
     unseen: list[_Step] = []
     started = time.monotonic()
     first = run.fabric.is_global_zero
-    with following("train", run.steps, unit="step", done=run.step, silent=not first) as progress:
+    with following(
+        f"train round {run.settings.round}", run.steps, unit="step", done=run.step, silent=not first
+    ) as progress:
         for loaded in loader:
             if isinstance(loaded, UserError):
                 raise loaded
