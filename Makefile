@@ -38,6 +38,7 @@ bench: setup
 
 schema: setup
 	$(BIN)/selftrain schema > workflow/schemas/config.schema.json
+	$(BIN)/selftrain schema --markdown > docs/settings.md
 
 clean:
 	rm -rf results .snakemake

@@ -19,14 +19,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import h5py
 import pandas as pd
+from leftovers import differences
 from project import Project, tiny_config
+from running import Process, jobs, processes
 
 WAYS = {
     "SIGKILL job": "the job's process, as by the system when memory is short",
@@ -100,45 +99,6 @@ def config(processes: int = 1, *, every_kind: bool = True) -> dict:
     if not every_kind:
         del told["tasks"]["tiny"]["truth"], told["tasks"]["tiny"]["calibration"]
     return told
-
-
-@dataclass
-class Process:
-    """One process of a run."""
-
-    pid: int
-    parent: int
-    session: int
-    started: int
-    """In ticks since the machine started: with the id it tells processes apart."""
-    arguments: list[str]
-
-    @property
-    def kind(self) -> str | None:
-        """The stage's name, of a job."""
-        told = self.arguments
-        if "selftrain" not in told or "stage" not in told or "--log" not in told[: told.index("stage") + 2]:
-            return None
-        return told[told.index("--log") + 2]
-
-
-def processes() -> Iterator[Process]:
-    """All processes that can be looked at and are no zombies."""
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                told = (entry / "stat").read_text().rpartition(")")[2].split()
-                arguments = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
-            except OSError:  # it has ended
-                continue
-            if told[0] != "Z":
-                yield Process(int(entry.name), int(told[1]), int(told[3]), int(told[19]), arguments)
-
-
-def jobs(session: int) -> dict[tuple[int, int], Process]:
-    """The jobs of a run, without the processes that they forked."""
-    own = {one.pid: one for one in processes() if one.session == session and one.kind}
-    return {(one.pid, one.started): one for one in own.values() if one.parent not in own}
 
 
 def heed_interrupts() -> None:
@@ -326,62 +286,6 @@ def steps_lost(journal: pd.DataFrame, pid: int) -> tuple[int, float]:
     again = own[own["step"] >= later["step"].iloc[0]]
     seconds = again["time"].iloc[-1] - again["time"].iloc[0] if len(again) else 0.0
     return len(again), round(float(seconds), 2)
-
-
-def files_below(folder: Path) -> Iterator[Path]:
-    """All files, also while others remove some."""
-    return (Path(where, name) for where, _, names in os.walk(folder) for name in names)
-
-
-def is_result(place: Path) -> bool:
-    """Whether a file below results/ is one, and not a log, a setting or what an interrupted job needs."""
-    return place.parts[0] != "logs" and not any(part.startswith(".") for part in place.parts)
-
-
-def differences(results: Path, reference: Path, *, whole: bool) -> list[str]:
-    """What is not as in a run that was left alone.
-
-    Args:
-        results: of a run that was killed, perhaps in the middle.
-        reference: of the other.
-        whole: whether the run is over, so that nothing may be missing, or left over.
-    """
-    found, names = [], set[Path]()
-    for path in files_below(results):
-        place = path.relative_to(results)
-        if is_result(place):
-            names.add(place)
-            with suppress(FileNotFoundError):  # Snakemake, or a job that works on, has just replaced it
-                found += _difference(path, reference / place)
-    if whole:
-        expected = {path.relative_to(reference) for path in files_below(reference)}
-        found += [f"{place} is missing" for place in sorted(expected - names) if is_result(place)]
-        left = [path for name in ("*unfinished*", ".*.lock", ".finished", ".resume/*") for path in results.rglob(name)]
-        found += [f"{path} is left over" for path in [*sorted(names - expected), *left]]
-    return found
-
-
-def _difference(path: Path, expected: Path) -> list[str]:
-    """Whether a file is that of the reference, apart from what the clock says; an intermediate file has to open."""
-    if path.suffix == ".html":
-        return [] if path.read_text().rstrip().endswith("</html>") else [f"{path} is not whole"]
-    if not expected.exists():
-        try:
-            h5py.File(path, "r", locking=False).close()
-        except OSError as error:
-            return [] if not path.exists() else [f"{path} is not whole ({error})"]
-        return []
-    same = _without_time(path) == _without_time(expected)
-    return [] if same else [f"{path} is not that of the run that was left alone"]
-
-
-def _without_time(path: Path) -> bytes:
-    if path.name == "train.csv":
-        return pd.read_csv(path).drop(columns="images_per_second").to_csv().encode()
-    if path.name == "manifest.json":
-        told = json.loads(path.read_text())
-        return json.dumps({name: value for name, value in told.items() if name != "seconds"}).encode()
-    return path.read_bytes()
 
 
 def prepare(folder: Path, told: dict) -> tuple[Project, dict[str, float]]:

@@ -10,10 +10,12 @@ import sys
 import pandas as pd
 import pytest
 import yaml
+from documented_files import documented, found
 from project import ROOT, Project, tiny_config
 from safetensors.torch import load_file
 
 from selftrain import artifacts
+from selftrain.data.review import CHECKED
 from selftrain.graph import Graph
 from selftrain.inspection.artifact import inspect
 from selftrain.label.pseudo_labels import PseudoLabels
@@ -89,6 +91,12 @@ def test_every_artifact_can_be_inspected(ran):
     assert len({path.name for path in asked}) > 15
     for path in asked:
         assert len(inspect(path).columns) > 1, path
+
+
+def test_every_file_is_documented_as_it_is(ran):
+    in_files, told = found(ran.folder / "results"), documented()
+    assert told.pop("review.csv") == {"column": set(CHECKED)}  # nobody has reviewed these
+    assert in_files == told
 
 
 def test_weak_labels_and_their_head_are_in_the_files_of_their_rounds_alone(ran):

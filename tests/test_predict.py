@@ -220,6 +220,11 @@ def test_a_mask_of_one_image_in_the_models_colors(tmp_path, model, folder):
     predict_folder(tmp_path / "colored.safetensors", folder / "b.c.jpg", tmp_path / "masks", SINGLE)
     assert [file.name for file in (tmp_path / "masks").iterdir()] == ["b.c.png"]
     assert Image.open(tmp_path / "masks/b.c.png").getpalette()[:9] == [9, 8, 7, 1, 2, 3, 250, 0, 0]
+    predict_folder(tmp_path / "colored.safetensors", folder / "b.c.jpg", tmp_path / "seen", SINGLE, overlay=True)
+    assert sorted(file.name for file in (tmp_path / "seen").iterdir()) == ["b.c.overlay.png", "b.c.png"]
+    over, mask = (np.asarray(Image.open(tmp_path / "seen" / name)) for name in ("b.c.overlay.png", "b.c.png"))
+    half = (read_image(folder / "b.c.jpg").astype(float) + np.array(colors)[mask]) / 2
+    assert over.shape == half.shape and np.abs(over - half).max() <= 0.5
 
 
 def test_what_is_wrong_with_a_folder_is_told(tmp_path, model, folder):

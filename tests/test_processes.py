@@ -1,8 +1,9 @@
 """One training in two processes is the training in one; and what happens when one of them fails."""
 
-import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 import tiny
 import torch
 import trainings
+from running import processes
 from safetensors.torch import load_file
 
 from selftrain.data.batches import Batches, Stream
@@ -106,45 +108,39 @@ def test_adamw_too_and_an_interrupted_training_goes_on_to_the_same_bytes(tmp_pat
     assert not list((tmp_path / "resume").iterdir())
 
 
-def test_the_others_end_with_the_one_that_launched_them_and_give_the_lock_back(tmp_path, data, monkeypatch):
+def test_the_others_end_with_the_one_that_launched_them_and_give_the_lock_back(tmp_path, data):
     """Also where they ignore interrupts, as all do that a script runs in the background."""
-    fork, paths = multiprocessing.get_context("fork"), tiny.outputs(tmp_path / "run", **data)
-    children, settings = fork.SimpleQueue(), settings_of("supervised", steps=100_000)
-    advance = train_stage._Run.advance
-
-    def noted(run, batches):
-        if run.step == 3:
-            children.put(os.getpid())
-        return advance(run, batches)
-
-    def main():
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        train(settings, paths, tiny.NOW, count=2)
-
-    monkeypatch.setattr(train_stage._Run, "advance", noted)
-    launcher = fork.Process(target=main)
-    launcher.start()
-    both = {children.get(), children.get()}
-    assert launcher.pid not in both and len(both) == 2
-    with held(next(paths.resume.iterdir()) / "lock") as free:
-        assert not free
-    launcher.kill()
-    launcher.join()
+    paths = tiny.outputs(tmp_path / "run", **data)
+    (tmp_path / "settings.json").write_text(settings_of("supervised", steps=100_000).model_dump_json())
+    (tmp_path / "machine.json").write_text(tiny.NOW.model_dump_json())
+    command = [sys.executable, "-m", "selftrain", "stage", "train", "--settings", tmp_path / "settings.json"]
+    command += ["--machine", tmp_path / "machine.json", "--resume", paths.resume, "--processes", "2"]
+    command += [f"--input={name}={path}" for name, path in data.items()]
+    command += [f"--{name}={path}" for name, path in paths.outputs().items()]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    launcher = subprocess.Popen(command, env=environment, preexec_fn=ignore_interrupts)
+    while not list(paths.resume.glob("*/state.pt")):
+        assert launcher.poll() is None
+        time.sleep(0.05)
+    both = {one.pid for one in processes() if one.parent == launcher.pid}
     lock = next(paths.resume.iterdir()) / "lock"
+    with held(lock) as free:
+        assert len(both) == 2 and not free
+    launcher.kill()
+    launcher.wait()
     for _ in range(600):
+        left = both & {one.pid for one in processes()}
         with held(lock) as free:
-            if free and not any(map(runs, both)):
+            if free and not left:
                 break
         time.sleep(0.05)
-    assert free and not any(map(runs, both))
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    assert free and not left
 
 
-def runs(pid):
-    """Whether a process is there, and no zombie."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except FileNotFoundError:
-        return False
+def ignore_interrupts():
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def test_an_error_of_one_process_is_told_as_it_is_and_ends_the_others(tmp_path, data, monkeypatch):

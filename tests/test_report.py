@@ -316,6 +316,28 @@ def test_an_online_oracle_shows_how_it_mixed(tmp_path):
     assert "Online examples" in page and "mix (oracle)" in page and "share above threshold" in page
 
 
+@pytest.mark.parametrize("kept", ["pictures", "nothing"])
+def test_examples_of_another_algorithm_are_shown_by_their_names(tmp_path, kept):
+    start, place = tmp_path / "pretrained/base/seed-0", tmp_path / "own/seed-0/round-1"
+    place.mkdir(parents=True)
+    settings = write_results(tmp_path)
+    write_metrics(place, 0.6)
+    write_training(place, pseudo=False)
+    label = torch.tensor([[0, 1, 2, 255, 2, 0, 0, 0]] * 6, dtype=torch.uint8)
+    example = {"guess": label, "seen": torch.full((3, 6, 8), 70, dtype=torch.uint8)} if kept == "pictures" else {}
+    examples.write(place / "examples.h5", {5: example}, CLASSES)
+    rounds = (round_report("own", 0, 0, start), round_report("own", 0, 1, place))
+    settings = settings.model_copy(update={"rounds": settings.rounds + rounds})
+    write_summary(settings, tmp_path / "summary.csv")
+    found = strips(read_results(settings, tmp_path / "summary.csv"), settings.tasks[0])
+    assert [strip.name for strip in found] == (["own, step 5"] if kept == "pictures" else [])
+    for strip in found:
+        views = {view.title: view for view in strip.views}
+        assert set(views) == {"guess", "seen"} and strip.ratio == "8 / 6"
+        assert all(abs(int(decoded(view.photo)[0, 0, 0]) - 70) <= 2 for view in strip.views)
+        assert views["guess"].overlay and not views["seen"].overlay
+
+
 PHOTOS = {"pasted": 10, "below": 90, "mixed": 200}
 
 

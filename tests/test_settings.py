@@ -9,6 +9,7 @@ import jsonschema
 import pytest
 
 from selftrain.errors import UserError
+from selftrain.settings import reference
 from selftrain.settings.base import deep_merge
 from selftrain.settings.config import Config
 from selftrain.settings.config_file import load, parse, read
@@ -352,3 +353,8 @@ def test_the_schema_file_is_in_step():
     """`make schema` writes it; editors read it."""
     file = REPOSITORY / "workflow/schemas/config.schema.json"
     assert json.loads(file.read_text()) == Config.model_json_schema()
+
+
+def test_the_page_of_settings_is_in_step():
+    """`make schema` writes it; people read it."""
+    assert (REPOSITORY / "docs/settings.md").read_text() == reference.page() + "\n"

@@ -64,6 +64,7 @@ def predict(
     patches: Annotated[int, typer.Option(help="How many of them.")] = 50,
     confidence: Annotated[bool, typer.Option(help="Write confidence beside each mask.")] = False,
     agreement: Annotated[bool, typer.Option(help="Write the agreement of branches beside each mask.")] = False,
+    overlay: Annotated[bool, typer.Option(help="Write the image under the classes' colors beside each mask.")] = False,
 ) -> None:
     """Predict masks, palette PNGs of class indices, for a folder of images."""
     from selftrain.predict.folder import predict_folder
@@ -71,7 +72,8 @@ def predict(
 
     of_patches = None if patch is None else PatchSettings(size=patch, count=patches)
     settings = InferenceSettings(flip=flip, scales=tuple(scale or (1.0,)), patches=of_patches)
-    predict_folder(model, images, output, settings, size=size, confidence=confidence, agreement=agreement)
+    maps = {"confidence": confidence, "agreement": agreement, "overlay": overlay}
+    predict_folder(model, images, output, settings, size=size, **maps)
 
 
 @app.command()
@@ -191,13 +193,16 @@ def summary(file: Annotated[Path, typer.Argument(help="A summary.csv.")]) -> Non
 
 
 @app.command()
-def schema() -> None:
-    """Print the JSON schema of the config file."""
+def schema(
+    markdown: Annotated[bool, typer.Option(help="As a page to read, docs/settings.md, instead.")] = False,
+) -> None:
+    """Print the JSON schema of the config file: every key with its default and its meaning."""
     import json
 
+    from selftrain.settings import reference
     from selftrain.settings.config import Config
 
-    typer.echo(json.dumps(Config.model_json_schema(), indent=2))
+    typer.echo(reference.page() if markdown else json.dumps(Config.model_json_schema(), indent=2))
 
 
 def main() -> None:

@@ -49,6 +49,12 @@ def divert(
     warnings.setLevel(logging.WARNING)
     warnings.setFormatter(logging.Formatter(f"%(levelname)s: {log.stem}: %(message)s"))
     logging.getLogger().addHandler(warnings)
+    if terminal.isatty():
+        place = "/".join(log.with_suffix("").parts[-4:])
+        told = logging.StreamHandler(terminal)
+        told.setFormatter(logging.Formatter(f"{place}: %(message)s"))
+        told.addFilter(lambda record: hasattr(record, "goes_on"))
+        logging.getLogger("selftrain.progress").addHandler(told)
     # When Snakemake alone is killed, its jobs work on; what they write must not come after what the next run writes.
     context.with_resource(locks.alone(log.with_name(f".{log.stem}.lock"), "the job"))
 

@@ -15,6 +15,7 @@ from selftrain.data.images import batched
 from selftrain.data.reading import read_label
 from selftrain.data.tables import read_images, working_sizes
 from selftrain.errors import UserError
+from selftrain.progress import followed
 from selftrain.settings.prediction import EvaluatedSplit
 
 
@@ -46,7 +47,8 @@ def labeled_logits(
     """
     table, read = read_images(images), split.read
     sizes = working_sizes(table, split.score_size)
-    for batch in batched(table, read.size, batch_size, range(len(table)), read.pixels):
+    batches = batched(table, read.size, batch_size, range(len(table)), read.pixels)
+    for batch in followed(batches, "calibrate", len(table), size=len):
         for position, logits in zip(batch.positions, network(batch.on(device)).float(), strict=True):
             name, size = table.image[position], sizes[position]
             if not logits.isfinite().all():

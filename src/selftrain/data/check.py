@@ -19,6 +19,7 @@ from selftrain.data import datasets
 from selftrain.data.listing import Item, find
 from selftrain.data.reading import check_ids, read_image, read_raw_label
 from selftrain.errors import UserError, by_problem
+from selftrain.progress import followed
 from selftrain.settings.data import CheckSettings, ListSettings, ReadSettings
 
 log = logging.getLogger(__name__)
@@ -51,7 +52,8 @@ def check(settings: CheckSettings, output: Path | None = None, threads: int = 2)
         items, wrong = find(split.list)
         _warn_of_count(split.list, len(items))
         counts[name], splits[name] = len(items), {}
-        for item, seen in zip(items, mapped(partial(look, settings=split.read), items, threads), strict=True):
+        looked = zip(items, mapped(partial(look, settings=split.read), items, threads), strict=True)
+        for item, seen in followed(looked, f"check {name}", len(items)):
             wrong += seen.problems
             if seen.pixels is not None:
                 splits[name][seen.pixels] = str(item.image)

@@ -30,6 +30,9 @@ class Images:
     positions: list[int]
     pixels: Tensor
 
+    def __len__(self) -> int:
+        return len(self.positions)
+
     def on(self, device: torch.device) -> Tensor:
         """The pixels on a device; a GPU gets them while it is at work on what came before."""
         return (self.pixels.pin_memory() if device.type == "cuda" else self.pixels).to(device, non_blocking=True)

@@ -19,6 +19,7 @@ from selftrain.data.decoding import image_size
 from selftrain.data.listing import list_split
 from selftrain.data.reading import read_label
 from selftrain.errors import UserError
+from selftrain.progress import followed
 from selftrain.settings.data import IGNORE, ListSettings, ReadSettings, Size, WorkingSize, working_size
 
 MAP = (64, 128)
@@ -38,7 +39,7 @@ def write_images(settings: ListSettings, output: Path) -> None:
     with artifacts.writing(output) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(COLUMNS)
-        for item in items:
+        for item in followed(items, "list", len(items)):
             label = item.label or ""
             digests = [artifacts.digest_file(item.image), artifacts.digest_file(label) if label else ""]
             table.writerow([item.name, item.image, label, *image_size(item.image), *digests])
@@ -74,7 +75,8 @@ def write_statistics(settings: ReadSettings, images: Path, classes_csv: Path, st
     frequency = np.zeros((classes, *MAP), np.int64)
     sizes = working_sizes(table, settings.size)
     files = zip(table.label_file, sizes, strict=True)
-    for row, (pixels, area, small) in enumerate(mapped(partial(_reduced, settings=settings), files, threads=2)):
+    reduced = followed(mapped(partial(_reduced, settings=settings), files, threads=2), "statistics", len(table))
+    for row, (pixels, area, small) in enumerate(reduced):
         counts[row], areas[row] = pixels, area
         frequency += small[None] == np.arange(classes)[:, None, None]
     artifacts.write_csv(classes_csv, _class_table(settings.classes, counts, areas))

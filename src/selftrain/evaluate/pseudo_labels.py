@@ -13,6 +13,7 @@ from selftrain.data.tables import read_images
 from selftrain.errors import UserError
 from selftrain.evaluate.scores import confusion
 from selftrain.label.pseudo_labels import PseudoLabels
+from selftrain.progress import followed
 from selftrain.settings.data import IGNORE
 from selftrain.settings.prediction import ScoreSettings
 
@@ -31,7 +32,7 @@ def score(settings: ScoreSettings, pseudo_labels: Path, truth: Path, output: Pat
         raise UserError(f"{pseudo_labels}: its images are not those of {truth}; make it again")
     matrix = np.zeros((len(classes), len(classes)), np.int64)
     shown = np.zeros((len(labels), len(classes)), bool)
-    for position, file in enumerate(table.label_file):
+    for position, file in enumerate(followed(table.label_file, "score", len(table))):
         predicted = labels.label(position)
         true = read_label(file, settings.truth, predicted.shape)
         matrix += confusion(true, predicted, len(classes))

@@ -21,6 +21,7 @@ from selftrain.evaluate.scores import confusion
 from selftrain.evaluate.sizes import OCTAVES, by_size, size_table
 from selftrain.evaluate.tables import confusion_table, metrics_table
 from selftrain.predict.forward import Decided, Predictor, load_predictor
+from selftrain.progress import followed
 from selftrain.settings.prediction import EvaluatedSplit, EvaluateStageSettings
 
 
@@ -87,7 +88,8 @@ def evaluate_split(
             objects[:] += by_size(truth, mask, classes)
 
     with Behind() as behind:
-        for batch in batched(table, read.size, batch_size, range(len(table)), read.pixels, readers):
+        batches = batched(table, read.size, batch_size, range(len(table)), read.pixels, readers)
+        for batch in followed(batches, "evaluate", len(table), size=len):
             pixels = batch.on(device)
             for size, group in groupby(enumerate(batch.positions), key=lambda pair: sizes[pair[1]]):
                 places, positions = zip(*group, strict=True)

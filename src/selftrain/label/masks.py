@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
-from tqdm import tqdm
 
 from selftrain import artifacts
 from selftrain.data.palette import palette
 from selftrain.errors import UserError
 from selftrain.label.pseudo_labels import PseudoLabels
+from selftrain.progress import followed
 from selftrain.settings.base import nearest
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ def export_labels(file: Path, output: Path, *, images: Sequence[str] = ()) -> No
         )
     colors = palette(len(labels.class_names), json.loads(labels.attributes.get("colors", "null")))
     wanted = images or labels.names
-    for name in tqdm(wanted, disable=None, desc="export", unit="image"):
+    for name in followed(wanted, "export", len(wanted)):
         picture = Image.fromarray(labels.label(name))
         picture.putpalette(colors)
         with artifacts.writing(output / f"{name}.png") as temporary:

@@ -22,6 +22,7 @@ from selftrain.label.layout import SHARD, Counts, create_planes, write_images
 from selftrain.label.pseudo_labels import FORMAT
 from selftrain.label.weak_labels import weak_labels
 from selftrain.predict.store import Predictions, read_histograms
+from selftrain.progress import Progress, following
 from selftrain.select.cut import kl_divergence, read_cut
 from selftrain.settings.selection import LabelSettings
 
@@ -72,8 +73,10 @@ def merge(
     histogram = read_histograms(predictions, settings.select.classes)
     with FORMAT.create(output) as file:
         # All shards of one dataset before the other: interleaved, the places in the file would depend on the shards.
-        for planes in create_planes(file, len(images.names), images.canvas, images.votes.shape[1]):
-            _copy(shards, planes)
+        datasets = create_planes(file, len(images.names), images.canvas, images.votes.shape[1])
+        with following("merge", len(datasets) * len(images.names), unit="plane") as progress:
+            for planes in datasets:
+                _copy(shards, planes, progress)
         write_images(file, images.names, images.shapes)
         classes = class_table(decided, images, _write_counts(file, shards, images, decided, settings.eta))
         hdf5.write_histogram(file, histogram)
@@ -196,13 +199,14 @@ def _only(found: dict[Any, Path], what: str) -> Any:
     return next(iter(found))
 
 
-def _copy(shards: Sequence[Path], planes: h5py.Dataset) -> None:
+def _copy(shards: Sequence[Path], planes: h5py.Dataset, progress: Progress) -> None:
     """Copy the chunks that all shards have under this dataset's name, in order."""
     first = 0
     for path in shards:
         with SHARD.open(path) as shard:
             hdf5.copy_chunks(shard[planes.name], planes, first)
             first += len(shard[planes.name])
+            progress.advance(len(shard[planes.name]))
 
 
 def _attributes(settings: LabelSettings, images: Images, classes: pd.DataFrame) -> dict[str, Any]:

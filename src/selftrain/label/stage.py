@@ -18,6 +18,7 @@ from selftrain.data.review import Reviewed, read_checked, read_mask
 from selftrain.errors import UserError
 from selftrain.label.layout import SHARD, Labels, create_planes, write_images
 from selftrain.predict.store import Predictions
+from selftrain.progress import followed
 from selftrain.select.cut import read_cut
 from selftrain.settings.data import IGNORE
 from selftrain.settings.selection import LabelSettings
@@ -88,7 +89,7 @@ def label(
         counts = file.create_dataset("counts", (len(shard), len(names)), np.int64)
         changed = np.zeros(len(names), np.int64)
         labels, confidence, *agreement = create_planes(file, len(shard), shard.canvas, shard.branches)
-        for position, name in enumerate(shard.images):
+        for position, name in enumerate(followed(shard.images, "label", len(shard))):
             classes, bins = choice.read(position)
             kept = rule.apply(classes, bins, draws.image_key(settings.seed, settings.round, name))
             if name in reviewed:

@@ -9,17 +9,17 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from selftrain import artifacts
 from selftrain.confidence import probability_of
 from selftrain.data.augmentation import to_tensor
 from selftrain.data.palette import palette
-from selftrain.data.reading import read_image
+from selftrain.data.reading import as_photo, read_image
 from selftrain.devices import leased_device
 from selftrain.errors import UserError
 from selftrain.models import files
 from selftrain.predict.forward import load_predictor
+from selftrain.progress import followed
 from selftrain.settings.data import PixelSettings, Size
 from selftrain.settings.prediction import InferenceSettings
 
@@ -39,6 +39,7 @@ def predict_folder(
     size: Size | None = None,
     confidence: bool = False,
     agreement: bool = False,
+    overlay: bool = False,
 ) -> None:
     """Write a palette PNG of class indices for each image, at the image's own size.
 
@@ -51,11 +52,13 @@ def predict_folder(
         confidence: also write NAME.confidence.png, gray, 255 times the probability of the predicted class.
         agreement: of a network with branches, also write NAME.agreement.png, gray, 255 where all name the same class,
             else 255 times the share of them that names the most frequent one.
+        overlay: also write NAME.overlay.png, the image with the classes' colors over it.
 
     Raises:
         UserError: a file that is no model or no image, or agreement asked of a model with one branch.
     """
-    maps = [name for name, wanted in (("confidence", confidence), ("agreement", agreement)) if wanted]
+    asked = {"confidence": confidence, "agreement": agreement, "overlay": overlay}
+    maps = [name for name, wanted in asked.items() if wanted]
     about = files.read_about(model)
     pixels = files.pixels_of(about)
     found = _images(images, maps, ENDINGS if pixels == PixelSettings() else ENDINGS + ARRAYS)
@@ -66,12 +69,14 @@ def predict_folder(
         if agreement and predictor.branches == 1:
             raise UserError(f"{model}: has one branch, which agrees with itself; leave out --agreement")
         colors = palette(predictor.classes, about["colors"])
-        for relative, file in tqdm(found.items(), disable=None, desc="predict", unit="image"):
+        for relative, file in followed(found.items(), "predict", len(found)):
             own = read_image(file, pixels=pixels)
             seen = own if size is None else read_image(file, size, pixels)
             batch = to_tensor(seen)[None].to(device)
             planes = predictor(batch, [str(relative)], own.shape[:2]).on_host([str(relative)])
             _save(output / relative.with_suffix(".png"), planes.classes[0], colors)
+            if overlay:
+                _save(output / relative.with_suffix(".overlay.png"), _over(own, planes.classes[0], colors))
             shares = {"confidence": probability_of(planes.bins[0])} if confidence else {}
             if planes.agreement is not None:
                 shares["agreement"] = planes.agreement[0] / predictor.branches
@@ -101,6 +106,12 @@ def _images(images: Path, maps: Sequence[str], endings: tuple[str, ...]) -> dict
                 f"{found[other]}: its mask would have the name of the {name} of {found[relative]}; rename one"
             )
     return {Path(f"{relative}.png"): file for relative, file in found.items()}
+
+
+def _over(image: np.ndarray, classes: np.ndarray, colors: list[int]) -> np.ndarray:
+    """An image (H, W, channels) with half of its light from the classes' colors, uint8 (H, W, 3)."""
+    painted = np.array(colors, np.uint8).reshape(-1, 3)[classes]
+    return ((as_photo(image).astype(np.uint16) + painted) // 2).astype(np.uint8)
 
 
 def _save(path: Path, pixels: np.ndarray, colors: list[int] | None = None) -> None:

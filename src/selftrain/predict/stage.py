@@ -20,6 +20,7 @@ from selftrain.models import files
 from selftrain.predict.forward import Decided, load_predictor
 from selftrain.predict.spatial_prior import read_spatial_prior
 from selftrain.predict.writer import PredictionWriter
+from selftrain.progress import followed
 from selftrain.settings.prediction import PredictStageSettings
 
 
@@ -83,7 +84,8 @@ def predict_shard(
         )
         # Images are read, and what is predicted of them is written, while the network works.
         with writer, Behind(threads) as behind:
-            for batch in batched(table, read.size, settings.batch_size, positions, read.pixels, threads):
+            batches = batched(table, read.size, settings.batch_size, positions, read.pixels, threads)
+            for batch in followed(batches, "predict", len(positions), size=len):
                 names = [table.image[position] for position in batch.positions]
                 decided = predictor(batch.on(device), names, sizes[batch.positions[0]])
                 places = [position - positions.start for position in batch.positions]

@@ -93,9 +93,12 @@ def strips(results: Results, task: TaskReport) -> list[Strip]:
     found = []
     for one, path in _last(results.rounds(task), "examples.h5"):
         for step, of in examples.read(path).items():
-            height, width = of["label"].shape
-            views = _mixing(of, colors) if "pasted" in of else _curriculum(of, colors)
-            found.append(Strip(f"{one.experiment}, step {step}", f"{width} / {height}", views))
+            pictures = [picture for picture in of.values() if picture.ndim == 3]
+            if not pictures:
+                continue
+            height, width, _ = pictures[0].shape
+            views = _mixing if "pasted" in of else _curriculum if "agreement" in of else _as_they_are
+            found.append(Strip(f"{one.experiment}, step {step}", f"{width} / {height}", views(of, colors)))
     return found
 
 
@@ -121,6 +124,14 @@ def _curriculum(of: dict[str, np.ndarray], colors: list[int]) -> list[View]:
         View("predicted", image, overlay(of["predicted"], colors)),
         View(f"{(share == 1)[valid].mean():.0%} agree", image, disagreement(share)),
         View(f"{(of['label'] != IGNORE)[valid].mean():.0%} learned", image, overlay(of["label"], colors)),
+    ]
+
+
+def _as_they_are(of: dict[str, np.ndarray], colors: list[int]) -> list[View]:
+    """Of an algorithm that the report knows nothing of: its pictures, and its maps, as classes over the first one."""
+    below = next(jpeg(picture) for picture in of.values() if picture.ndim == 3)
+    return [
+        View(name, jpeg(one)) if one.ndim == 3 else View(name, below, overlay(one, colors)) for name, one in of.items()
     ]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import sys
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +14,6 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from selftrain import artifacts, finished, locks, randomness, registry
 from selftrain.data.batches import Batch, Batches, Stream, Unlabeled, unbatched
@@ -27,6 +25,7 @@ from selftrain.models import files
 from selftrain.models.auxiliary import auxiliary
 from selftrain.models.segmenter import Segmenter
 from selftrain.models.states import not_finite
+from selftrain.progress import following
 from selftrain.settings.config import MachineSettings
 from selftrain.settings.training import OptimizerSettings, TrainStageSettings
 from selftrain.train import examples, processes
@@ -214,21 +213,22 @@ def _steps(run: _Run, batches: Batches, resume: Resume, machine: MachineSettings
     unseen: list[_Step] = []
     started = time.monotonic()
     first = run.fabric.is_global_zero
-    quiet = not (first and sys.stderr.isatty())
-    for loaded in tqdm(loader, initial=run.step, total=run.steps, disable=quiet, desc="train", unit="step"):
-        if isinstance(loaded, UserError):
-            raise loaded
-        with compiler_told():
-            terms = run.advance({name: batch.to(run.fabric.device) for name, batch in loaded.items()})
-        unseen.append(_Step(run.step, terms, [name for batch in loaded.values() for name in batch.names]))
-        if run.step % LOGGED_EVERY and run.step < run.steps:
-            continue
-        run.rows.append(_row(unseen, time.monotonic() - started))
-        unseen, started = [], time.monotonic()
-        if first and resume.is_due() and run.step < run.steps:
-            resume.save(run.state())
-        if quiet and run.step % max(LOGGED_EVERY, run.steps // 10) < LOGGED_EVERY:
-            log.info("step %d of %d: %s", run.step, run.steps, _told(run.rows[-1]))
+    with following(
+        f"train round {run.settings.round}", run.steps, unit="step", done=run.step, silent=not first
+    ) as progress:
+        for loaded in loader:
+            if isinstance(loaded, UserError):
+                raise loaded
+            with compiler_told():
+                terms = run.advance({name: batch.to(run.fabric.device) for name, batch in loaded.items()})
+            unseen.append(_Step(run.step, terms, [name for batch in loaded.values() for name in batch.names]))
+            if run.step % LOGGED_EVERY == 0 or run.step == run.steps:
+                run.rows.append(_row(unseen, time.monotonic() - started))
+                progress.tell(_told(run.rows[-1]))
+                unseen, started = [], time.monotonic()
+                if first and resume.is_due() and run.step < run.steps:
+                    resume.save(run.state())
+            progress.advance()
 
 
 def _loader(batches: Batches, steps: range, workers: int, device: torch.device) -> DataLoader:

@@ -17,6 +17,7 @@ from selftrain.data.streets.domains import BY_NAME, CLASSES, COLORS
 from selftrain.data.streets.photo import photograph
 from selftrain.data.streets.scene import paint
 from selftrain.errors import UserError
+from selftrain.progress import followed
 
 __all__ = ["CLASSES", "COLORS", "DOMAINS", "draw", "write"]
 
@@ -51,7 +52,7 @@ def write(directory: Path, *, domain: str, count: int, seed: int, size: tuple[in
         try:
             for kind in ("images", "labels"):
                 (whole / kind).mkdir(parents=True)
-            for index in range(count):
+            for index in followed(range(count), f"draw {domain}", count):
                 image, label = draw(domain, index, seed=seed, size=size)
                 name = f"{domain}_{index:05d}.png"
                 Image.fromarray(image).save(whole / "images" / name)
