@@ -27,6 +27,15 @@ def test_the_loop_is_never_more_than_a_few_calls_ahead():
     assert max(ahead) <= WAITING + 1 and len(done) == 12
 
 
+def test_results_are_taken_in_order_by_the_loops_thread_however_many_threads_work():
+    taken, waits = [], [0.02, 0, 0.01, 0] * 5
+    with Behind(4) as behind:
+        for number, wait in enumerate(waits):
+            work = lambda number=number, wait=wait: (time.sleep(wait), number)[1]  # noqa: E731
+            behind(work, then=lambda number: taken.append((number, threading.get_ident())))
+    assert taken == [(number, threading.get_ident()) for number in range(20)]
+
+
 def fail():
     raise ValueError("no space")
 

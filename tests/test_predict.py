@@ -1,4 +1,5 @@
 import copy
+import time
 
 import numpy as np
 import pandas as pd
@@ -24,6 +25,7 @@ from selftrain.predict.folder import predict_folder
 from selftrain.predict.forward import Predictor, load_predictor
 from selftrain.predict.stage import predict_shard
 from selftrain.predict.store import Predictions, read_histograms
+from selftrain.predict.writer import PredictionWriter
 from selftrain.settings.model import ModelSettings
 from selftrain.settings.prediction import InferenceSettings, PredictionSettings, PredictStageSettings
 
@@ -124,7 +126,7 @@ def test_batches_hold_images_of_one_size_in_order(mixed):
     assert working_sizes(table, (10, 12)) == [(10, 12)] * 9 and working_sizes(table, None) == SIZES
 
 
-def predicted(folder, model, images, shards, batch_size=2, **changes):
+def predicted(folder, model, images, shards, batch_size=2, threads=1, **changes):
     written = []
     for shard in range(shards):
         settings = PredictStageSettings(
@@ -136,7 +138,7 @@ def predicted(folder, model, images, shards, batch_size=2, **changes):
             read=tiny.READ.model_copy(update=changes.get("read", {})),
         )
         written.append(folder / f"{shards}-{shard}.h5")
-        predict_shard(settings, model, images, written[-1])
+        predict_shard(settings, model, images, written[-1], threads=threads)
     found = {}
     for file in written:
         with Predictions(file, tiny.CLASSES) as shard:
@@ -154,6 +156,23 @@ def test_shards_change_nothing(tmp_path, model, mixed, prediction):
         several, sums = predicted(tmp_path, model, mixed, shards, prediction=prediction)
         assert list(several) == list(one) and (sums == histogram).all()
         assert all((several[name][kind] == one[name][kind]).all() for name in one for kind in (0, 1))
+
+
+def test_threads_that_end_in_another_order_change_no_byte(tmp_path, model, mixed, monkeypatch):
+    pack, files = PredictionWriter.pack, []
+
+    def dawdling(step):
+        def packing(self, position, *planes):
+            time.sleep(0.03 * (position * step % 3))
+            return pack(self, position, *planes)
+
+        return packing
+
+    for step in (0, 1, 2):
+        monkeypatch.setattr(PredictionWriter, "pack", dawdling(step))
+        predicted(tmp_path, model, mixed, 1, batch_size=1, threads=4)
+        files.append((tmp_path / "1-0.h5").read_bytes())
+    assert files[0] == files[1] == files[2]
 
 
 def test_a_shard_says_which_model_made_it_and_counts_its_pixels(tmp_path, model, mixed):

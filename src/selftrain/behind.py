@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 WAITING = 2
 """Calls that may wait beside those at work, so that what they hold does not pile up."""
@@ -14,6 +14,9 @@ WAITING = 2
 
 class Behind:
     """Calls functions in threads of its own, at most a few calls behind; with one thread, in order.
+
+    What must be in order with several threads, too, goes into `then`: the loop's thread calls it with what `work` gave,
+    one call after the other.
 
     What a call raises is raised by one of the next, at the latest where the block ends, unless the loop fails itself.
 
@@ -27,13 +30,21 @@ class Behind:
 
     def __init__(self, threads: int = 1) -> None:
         self._threads, self._most = ThreadPoolExecutor(threads), WAITING + threads - 1
-        self._calls: deque[Future[None]] = deque()
+        self._calls: deque[tuple[Future[Any], Callable[[Any], object] | None]] = deque()
 
-    def __call__(self, work: Callable[..., None], *arguments: object) -> None:
-        """Have `work` called with the arguments."""
-        self._calls.append(self._threads.submit(work, *arguments))
+    def __call__(
+        self, work: Callable[..., Any], *arguments: object, then: Callable[[Any], object] | None = None
+    ) -> None:
+        """Have `work` called with the arguments, and `then` with its result."""
+        self._calls.append((self._threads.submit(work, *arguments), then))
         if len(self._calls) > self._most:
-            self._calls.popleft().result()
+            self._end_first()
+
+    def _end_first(self) -> None:
+        call, then = self._calls.popleft()
+        result = call.result()
+        if then is not None:
+            then(result)
 
     def __enter__(self) -> Self:
         return self
@@ -41,6 +52,8 @@ class Behind:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._threads.shutdown(cancel_futures=kind is not None)
-        while kind is None and self._calls:
-            self._calls.popleft().result()
+        try:
+            while kind is None and self._calls:
+                self._end_first()
+        finally:
+            self._threads.shutdown(cancel_futures=True)

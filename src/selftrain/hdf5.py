@@ -87,11 +87,26 @@ def create_planes(file: h5py.File, name: str, dtype: type, shape: tuple[int, int
     )
 
 
-def write_plane(planes: h5py.Dataset, position: int, plane: npt.NDArray[np.integer]) -> None:
-    """Write (h, w) to the upper left of a dataset's plane at `position`, and its fill value around it.
+Packed = list[tuple[int, int, bytes]]
+"""The compressed chunks of a plane, each with its row and column."""
 
-    Every chunk is written, so that it exists and can be copied. ISA-L compresses in a seventh of the time of the zlib
-    that HDF5 has, to the same size, and what it makes any zlib reads.
+
+def write_plane(planes: h5py.Dataset, position: int, plane: npt.NDArray[np.integer]) -> None:
+    """Write (h, w) to the upper left of a dataset's plane at `position`, and its fill value around it."""
+    write_packed(planes, position, packed(planes, plane))
+
+
+def write_packed(planes: h5py.Dataset, position: int, chunks: Packed) -> None:
+    """Write what `packed` made of a plane. The order of such calls is that of chunks in the file."""
+    for y, x, chunk in chunks:
+        planes.id.write_direct_chunk((position, y, x), chunk)
+
+
+def packed(planes: h5py.Dataset, plane: npt.NDArray[np.integer]) -> Packed:
+    """The chunks of a plane, as a dataset has them, of (h, w) in the upper left and the fill value around it.
+
+    Every chunk is made, so that it exists and can be copied. Several threads may pack at a time. ISA-L compresses in a
+    seventh of the time of the zlib that HDF5 has, to the same size, and what it makes any zlib reads.
     """
     dtype, (_, height, width) = planes.dtype, planes.chunks
     rows, columns = (-(-side // tile) * tile for side, tile in zip(planes.shape[1:], (height, width), strict=True))
@@ -99,12 +114,18 @@ def write_plane(planes: h5py.Dataset, position: int, plane: npt.NDArray[np.integ
         canvas = np.full((rows, columns), planes.fillvalue, dtype)
         canvas[: plane.shape[0], : plane.shape[1]] = plane
         plane = canvas
-    for y in range(0, rows, height):
-        for x in range(0, columns, width):
-            tile = np.ascontiguousarray(plane[y : y + height, x : x + width])
-            # HDF5's shuffle filter: first the first byte of all values, then the second.
-            shuffled = np.ascontiguousarray(tile.view(np.uint8).reshape(-1, dtype.itemsize).T)
-            planes.id.write_direct_chunk((position, y, x), isal_zlib.compress(shuffled, 1))
+    return [
+        (y, x, _compressed(plane[y : y + height, x : x + width]))
+        for y in range(0, rows, height)
+        for x in range(0, columns, width)
+    ]
+
+
+def _compressed(tile: npt.NDArray[np.integer]) -> bytes:
+    """As HDF5's filters: shuffled, first the first byte of all values, then the second; then deflated."""
+    values = np.ascontiguousarray(tile)
+    shuffled = np.ascontiguousarray(values.view(np.uint8).reshape(-1, values.itemsize).T)
+    return isal_zlib.compress(shuffled, 1)
 
 
 def write_histogram(file: h5py.File, histogram: npt.NDArray[np.int64]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -19,7 +20,7 @@ from selftrain.errors import UserError
 from selftrain.models import files
 from selftrain.predict.forward import Decided, load_predictor
 from selftrain.predict.spatial_prior import read_spatial_prior
-from selftrain.predict.writer import PredictionWriter
+from selftrain.predict.writer import Packed, PredictionWriter
 from selftrain.progress import followed
 from selftrain.settings.prediction import PredictStageSettings
 
@@ -89,14 +90,21 @@ def predict_shard(
                 names = [table.image[position] for position in batch.positions]
                 decided = predictor(batch.on(device), names, sizes[batch.positions[0]])
                 places = [position - positions.start for position in batch.positions]
-                behind(_write, writer, places, names, decided)
+                behind(_packed, writer, places, names, decided, then=partial(_write, writer))
 
 
-def _write(writer: PredictionWriter, places: Sequence[int], names: Sequence[str], decided: Decided) -> None:
-    """Write what is predicted of a batch, once the device has it."""
+def _packed(writer: PredictionWriter, places: Sequence[int], names: Sequence[str], decided: Decided) -> list[Packed]:
+    """What is predicted of a batch, once the device has it, ready to be written."""
     with decided.awaited(names) as (classes, bins, agreement, _):
-        for at, place in enumerate(places):
-            writer.write(place, classes[at], bins[at], None if agreement is None else agreement[at])
+        return [
+            writer.pack(place, classes[at], bins[at], None if agreement is None else agreement[at])
+            for at, place in enumerate(places)
+        ]
+
+
+def _write(writer: PredictionWriter, images: list[Packed]) -> None:
+    for image in images:
+        writer.write_packed(image)
 
 
 def _prior(settings: PredictStageSettings, statistics: Path | None) -> Tensor | None:

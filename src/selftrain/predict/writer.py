@@ -8,8 +8,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
+import h5py
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -23,6 +24,13 @@ from selftrain.settings.data import IGNORE
 
 Plane = npt.NDArray[np.integer] | Tensor
 """Integers (h, w), on any device."""
+
+
+class Packed(NamedTuple):
+    """An image's planes, compressed."""
+
+    position: int
+    planes: list[tuple[h5py.Dataset, hdf5.Packed]]
 
 
 class PredictionWriter:
@@ -84,19 +92,27 @@ class PredictionWriter:
         return self
 
     def write(self, position: int, classes: Plane, bins: Plane, agreement: Plane | None = None) -> None:
-        """Write the image at `position` of this shard: (h, w) class ids (255: no prediction), bins, agreement.
+        """Write the image at `position` of this shard: (h, w) class ids (255: no prediction), bins, agreement."""
+        self.write_packed(self.pack(position, classes, bins, agreement))
 
-        Several threads may write images at a time.
-        """
+    def write_packed(self, image: Packed) -> None:
+        """Write an image that was packed; in the order of these calls, which decides the bytes of the file."""
+        for planes, chunks in image.planes:
+            hdf5.write_packed(planes, image.position, chunks)
+        self._written[image.position] = True
+
+    def pack(self, position: int, classes: Plane, bins: Plane, agreement: Plane | None = None) -> Packed:
+        """Count an image's pixels and compress its planes, as `write` takes them; in several threads at a time."""
         height, width = self._shapes[position]
         if {tuple(plane.shape) for plane in (classes, bins, agreement) if plane is not None} != {(height, width)}:
             raise ValueError(f"{self._names[position]} is {height}x{width}, not {classes.shape}, {bins.shape}")
         if (agreement is None) != (self._votes.shape[1] == 1):
             raise ValueError(f"{self._names[position]}: agreement is there if and only if there are branches")
         classes, bins = torch.as_tensor(classes), torch.as_tensor(bins)
+        planes: list[tuple[h5py.Dataset, npt.NDArray[np.integer]]] = []
         if agreement is not None:
             agreement = torch.as_tensor(agreement)
-            hdf5.write_plane(self._agreement, position, agreement.cpu().numpy())
+            planes.append((self._agreement, agreement.cpu().numpy()))
             with self._counting:
                 self._votes = self._votes.to(classes.device)
                 tally(self._votes, classes, agreement.int() - 1)
@@ -104,9 +120,9 @@ class PredictionWriter:
         with self._counting:
             self._histogram = self._histogram.to(classes.device)
             tally(self._histogram, classes, bins)
-        hdf5.write_plane(self._class, position, classes.cpu().numpy().astype(np.uint8, copy=False))
-        hdf5.write_plane(self._confidence, position, bins.to(torch.int16).cpu().numpy().view(np.uint16))
-        self._written[position] = True
+        planes.append((self._class, classes.cpu().numpy().astype(np.uint8, copy=False)))
+        planes.append((self._confidence, bins.to(torch.int16).cpu().numpy().view(np.uint16)))
+        return Packed(position, [(dataset, hdf5.packed(dataset, plane)) for dataset, plane in planes])
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
