@@ -68,9 +68,8 @@ def draw(settings: SettingsFile, output: Annotated[Path, typer.Option()]) -> Non
     from selftrain.settings.data import StreetsSettings
 
     told = _settings(StreetsSettings, settings)
-    shutil.rmtree(
-        output, ignore_errors=True
-    )  # Snakemake removes it, too, but a job of a killed run may come after that
+    # Snakemake removes it, too, but a job of a killed run may come after that.
+    shutil.rmtree(output, ignore_errors=True)
     write(output, domain=told.domain, count=told.count, seed=told.seed, size=told.size)
 
 
