@@ -20,6 +20,7 @@ from selftrain.data.tables import write_images
 from selftrain.errors import UserError
 from selftrain.graph import Graph
 from selftrain.plan import jobs as planned_jobs
+from selftrain.plan import table as plan_table
 from selftrain.plan.jobs import Job
 from selftrain.plan.table import plan
 from selftrain.plan.work import Workload, views
@@ -108,6 +109,15 @@ def test_hours_follow_a_few_steps_that_are_timed_once(tmp_path, monkeypatch):
     pd.testing.assert_frame_equal(again, table)
     longer = plan(small(tmp_path, 3000))[0].set_index("job").hours
     assert longer["pretrain"] > hours["pretrain"] and longer["predict"] == hours["predict"]
+
+
+def test_changed_images_let_run_more_than_can_be_planned(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(plan_table, "jobs_to_run", lambda _: [Job("check", "results/tiny/data/checked.csv")])
+    table, remarks = plan(small(tmp_path, 3))
+    assert list(table.job) == ["check", "all"] and "what follows from them is not in this table" in remarks[0]
+    monkeypatch.setattr(plan_table, "jobs_to_run", lambda _: [])
+    assert plan(small(tmp_path, 3))[1] == ["nothing to do: everything is up to date"]
 
 
 def test_a_config_that_is_wrong_is_told_as_ever(tmp_path, monkeypatch):

@@ -36,15 +36,15 @@ def plan(configs: Sequence[Path], *, time: bool = False) -> tuple[pd.DataFrame, 
     load = Workload(graph)
     each = [(job, load.of(job)) for job in jobs]
     rates = _rates(load, [work for _, work in each], time=time)
-    rows = [_row(job, work, rates) for job, work in each]
-    table = pd.DataFrame(rows, columns=COLUMNS)
-    table = table.groupby("job").sum(min_count=1).reindex([rule for rule in FLOW if rule in set(table.job)])
-    table = table.rename_axis("job").reset_index()
-    whole = table.drop(columns="job").sum(min_count=1)
-    table = pd.concat([table, pd.DataFrame([{"job": "all", **whole}])], ignore_index=True)
-    counts = [column for column in COLUMNS[1:] if column != "hours"]
-    table[counts] = table[counts].round().astype(int)
+    rows = pd.DataFrame([_row(job, work, rates) for job, work in each], columns=COLUMNS)
+    named = [(rule, rows[rows.job == rule]) for rule in FLOW if rule in set(rows.job)]
+    table = pd.DataFrame([_sum(rule, of_rule) for rule, of_rule in [*named, ("all", rows)]], columns=COLUMNS)
     return table, _remarks(graph, table, timed=bool(rates))
+
+
+def _sum(name: str, rows: pd.DataFrame) -> list[object]:
+    counts = [round(rows[column].sum()) for column in COLUMNS[1:-1]]
+    return [name, *counts, rows.hours.sum(min_count=1) if len(rows) else float("nan")]
 
 
 def _row(job: Job, work: Work, rates: dict[str | None, Rates]) -> list[object]:
@@ -74,6 +74,8 @@ def _remarks(graph: Graph, table: pd.DataFrame, *, timed: bool) -> list[str]:
     remarks = []
     if len(table) == 1:
         return ["nothing to do: everything is up to date"]
+    if "check" in set(table.job) and "list" not in set(table.job):
+        remarks.append("images or how they are read have changed: what follows from them is not in this table")
     if timed:
         hours = table.hours.iloc[-1]
         remarks.append(f"about {hours:.2g} hours of jobs one after the other, fewer where several run at once")
