@@ -257,7 +257,7 @@ def test_what_was_planned_is_what_was_done(ran, monkeypatch):
     trained = [path.relative_to(ran.folder) for path in ran.folder.glob("results/tiny/**/model.safetensors")]
     for path in trained:
         work, (network, about) = load.of(Job("train", str(path))), files.load(path)
-        assert work.steps == about["steps"], path
+        assert work.steps == about["step"], path
         heads = sum(one.numel() for one in network.heads.parameters())
         assert work.bytes == 4 * (sum(one.numel() for one in network.parameters()) - heads), path
     assert len(trained) == 3 + 9

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -157,6 +158,16 @@ def test_an_error_of_one_process_is_told_as_it_is_and_ends_the_others(tmp_path, 
     with held(next((tmp_path / "resume").iterdir()) / "lock") as free:
         assert free
     assert not (tmp_path / "run/model.safetensors").exists()
+
+
+def test_a_port_that_was_free_and_is_taken_by_now_does_not_matter(tmp_path, data, monkeypatch):
+    environment = dict(os.environ)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        monkeypatch.setattr("lightning_fabric.plugins.environments.lightning.find_free_network_port", lambda: port)
+        trained(tmp_path, settings_of("supervised", steps=1), data, 2)
+    added = {name for name in os.environ if os.environ[name] != environment.get(name)}
+    assert not {"MASTER_PORT", "TORCHELASTIC_USE_AGENT_STORE"} & added
 
 
 def test_a_loss_that_is_not_finite_is_told_once(tmp_path, data):

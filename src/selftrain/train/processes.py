@@ -12,7 +12,8 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments import LightningEnvironment
 from lightning_fabric.strategies import DDPStrategy
 from torch import Tensor, nn
+from torch.distributed import TCPStore
 from torch.multiprocessing.spawn import ProcessException, ProcessExitedException
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -47,8 +49,9 @@ def launch(work: Callable[..., None], processes: int, precision: str, *arguments
     strategy = DDPStrategy(start_method="fork", broadcast_buffers=False)
     errors = multiprocessing.get_context("fork").SimpleQueue()
     try:
-        fabric = Fabric(devices=processes, strategy=strategy, **told)
-        fabric.launch(_told(work, errors), *arguments)
+        with _meeting():
+            fabric = Fabric(devices=processes, strategy=strategy, **told)
+            fabric.launch(_told(work, errors), *arguments)
     except ProcessException as error:
         if not errors.empty():
             raise UserError(errors.get()) from None
@@ -58,6 +61,27 @@ def launch(work: Callable[..., None], processes: int, precision: str, *arguments
                 f"process {error.error_index} of {processes} of the training was ended ({reason}); out of memory?"
             ) from None
         raise
+
+
+@contextmanager
+def _meeting() -> Iterator[None]:
+    """Where the processes find each other: a port that this one listens at, so that no other training can take it.
+
+    One that was only found free would be another's by now and then.
+    """
+    here = "127.0.0.1"
+    store = TCPStore(here, 0, is_master=True, wait_for_workers=False)
+    told = {"MASTER_ADDR": here, "MASTER_PORT": str(store.port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
+    before = {name: os.environ.get(name) for name in told}
+    os.environ.update(told)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def _told(work: Callable[..., None], errors: Any) -> Callable[..., None]:
