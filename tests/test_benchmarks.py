@@ -43,7 +43,7 @@ def test_scale_measures_many_images_and_computes_what_a_round_costs():
     assert len(rows) == 2 + 6 + 2
     once, twice = (run("benchmarks/scale.py", "--rates", f"predict={rate}", "step=.1") for rate in (100, 200))
     hours = [float(table.split("BDD100K")[1].split("|")[2]) for table in (once, twice)]
-    assert hours == pytest.approx([100_000 * 720 * 1280 / 2**19 / rate / 3600 for rate in (100, 200)], rel=0.01)
+    assert hours == pytest.approx([100_000 * 720 * 1280 / 2**19 / rate / 3600 for rate in (100, 200)], rel=0.03)
 
 
 @pytest.mark.slow
