@@ -141,6 +141,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
 def test_the_commands_of_a_page_do_what_it_says(workplace: Workplace, page: str) -> None:
     """In the order of RUN: pages use what those before them made."""
     workplace.page(page)
+    assert {command.text for command in told(page) if not reason(command)} <= workplace.typed
 
 
 @pytest.mark.slow

@@ -44,6 +44,12 @@ def test_a_training_goes_on_without_a_lock_and_warns(no_locks, tmp_path, caplog)
     assert not list(tmp_path.iterdir())
 
 
+def test_what_fails_without_a_lock_fails_as_ever_and_leaves_nothing(no_locks, tmp_path):
+    with pytest.raises(ZeroDivisionError) as raised, locks.alone(tmp_path / "lock", "this"):
+        raise ZeroDivisionError
+    assert raised.value.__context__ is None and not list(tmp_path.iterdir())
+
+
 def test_gpus_are_not_leased_without_a_lock(no_locks, tmp_path):
     with (
         pytest.raises(UserError, match=rf"{tmp_path}: files cannot be locked .* set TMPDIR to a folder on a disk of"),

@@ -55,22 +55,21 @@ def alone(path: Path, what: str) -> Iterator[None]:
     """
     try:
         lock = try_lock(path)
+        if lock is None:
+            log.warning("%s: %s does it already, perhaps left by a killed run; waiting for its end", what, _who(path))
+            lock = try_lock(path, wait=True)
     except NoLocksError as error:
         log.warning("%s: start no second run in this folder, which nothing would keep away (docs/scale.md)", error)
-        yield
-        path.unlink(missing_ok=True)
-        return
-    if lock is None:
-        log.warning("%s: %s does it already, perhaps left by a killed run; waiting for its end", what, _who(path))
-        lock = try_lock(path, wait=True)
-    assert lock is not None
+        lock = None
     try:
-        lock.truncate(0)
-        lock.write(f"process {os.getpid()} on {socket.gethostname()}")
-        lock.flush()
+        if lock is not None:
+            lock.truncate(0)
+            lock.write(f"process {os.getpid()} on {socket.gethostname()}")
+            lock.flush()
         yield
     finally:
-        unlock(lock)
+        if lock is not None:
+            unlock(lock)
         _remove(path)
 
 
