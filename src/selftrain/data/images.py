@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +12,14 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from selftrain.ahead import mapped
 from selftrain.data.decoding import DEFAULT
 from selftrain.data.reading import read_image
 from selftrain.data.tables import working_sizes
 from selftrain.settings.data import PixelSettings, WorkingSize
 
 AHEAD = 2
-"""Groups of images read while another is predicted."""
+"""Batches of images read while another is predicted."""
 
 
 @dataclass(frozen=True)
@@ -65,15 +64,7 @@ def batched(
     def read(position: int) -> np.ndarray:
         return read_image(files[position], sizes[position], pixels)
 
-    with ThreadPoolExecutor(readers) as pool:
-        ahead: deque[list[Future[np.ndarray]]] = deque()
-        for group in alike[:AHEAD]:
-            ahead.append([pool.submit(read, position) for position in group])
-        try:
-            for number, group in enumerate(alike):
-                if number + AHEAD < len(alike):
-                    ahead.append([pool.submit(read, position) for position in alike[number + AHEAD]])
-                images = np.stack([image.result() for image in ahead.popleft()])
-                yield Images(group, torch.from_numpy(images).permute(0, 3, 1, 2))
-        finally:
-            pool.shutdown(cancel_futures=True)
+    read_ahead = mapped(read, (position for group in alike for position in group), readers, AHEAD * batch_size)
+    for group in alike:
+        images = np.stack(list(islice(read_ahead, len(group))))
+        yield Images(group, torch.from_numpy(images).permute(0, 3, 1, 2))
