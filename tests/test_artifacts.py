@@ -12,7 +12,8 @@ import time
 
 import pytest
 
-from selftrain import artifacts, finished, locks
+from selftrain import artifacts, locks
+from selftrain.train import finished
 
 FORK = multiprocessing.get_context("fork")
 

@@ -9,8 +9,8 @@ import yaml
 from PIL import Image
 from project import Project
 
+from selftrain.data.signature import signature
 from selftrain.errors import UserError
-from selftrain.signature import signature
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from functools import cached_property, partial
 from pathlib import Path
 
+from selftrain.data.signature import signature
 from selftrain.errors import UserError, by_problem
 from selftrain.settings.config import Config
 from selftrain.settings.data import ListSettings, ReadSettings, ReviewSettings, SplitSettings
-from selftrain.signature import signature
 
 
 class Splits:

@@ -15,7 +15,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from selftrain import artifacts, finished, locks, randomness, registry
+from selftrain import artifacts, locks, randomness, registry
 from selftrain.data.batches import Batch, Batches, Stream, Unlabeled, unbatched
 from selftrain.devices import leased_device
 from selftrain.errors import UserError
@@ -28,7 +28,7 @@ from selftrain.models.states import not_finite
 from selftrain.progress import following
 from selftrain.settings.config import MachineSettings
 from selftrain.settings.training import OptimizerSettings, TrainStageSettings
-from selftrain.train import examples, processes
+from selftrain.train import examples, finished, processes
 from selftrain.train.algorithms import Algorithm, Step
 from selftrain.train.branches import branch_similarity
 from selftrain.train.compiling import compile_networks, compiler_told
