@@ -45,10 +45,13 @@ class Project:
         command = [sys.executable, "-m", "snakemake", *self.where, *arguments]
         return subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=900)
 
-    def forked(self, *arguments: str) -> tuple[int | None, str]:
-        """As `snakemake`, but sooner: its exit code, and what it tells on both streams. For plans and light jobs."""
+    def forked(self, *arguments: str, python: str | Path = sys.executable) -> tuple[int | None, str]:
+        """As `snakemake`, but sooner: its exit code, and what it tells on both streams.
+
+        Jobs run by `python`; with that of `forked_jobs` they are quick as well.
+        """
         output = self.folder / "forked.txt"
-        process = FORKS.Process(target=_snakemake, args=(self.folder, [*self.where, *arguments], output))
+        process = FORKS.Process(target=_snakemake, args=(self.folder, [*self.where, *arguments], str(python), output))
         process.start()
         process.join(900)
         told = output.read_text()
@@ -76,7 +79,7 @@ class Project:
         ]
 
 
-def _snakemake(folder: Path, arguments: list[str], output: Path) -> None:
+def _snakemake(folder: Path, arguments: list[str], python: str, output: Path) -> None:
     """In a process of its own, what `python -m snakemake` does there with the code of this copy."""
     from snakemake.cli import main
 
@@ -86,7 +89,7 @@ def _snakemake(folder: Path, arguments: list[str], output: Path) -> None:
     os.chdir(folder)
     sys.path.insert(0, str(folder / "src"))
     os.environ["PYTHONPATH"] = sys.path[0]
-    sys.argv = ["snakemake", *arguments]
+    sys.argv, sys.executable = ["snakemake", *arguments], python
     main()
 
 

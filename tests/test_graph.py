@@ -1,4 +1,4 @@
-"""The whole graph on tiny data, run as a user runs it, and what a second run does after each kind of change."""
+"""The whole graph on tiny data, and what a second run does after each kind of change."""
 
 import json
 import os
@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import yaml
 from documented_files import documented, found
+from forked_jobs import forked_jobs
 from project import Project, tiny_config
 from safetensors.torch import load_file
 
@@ -39,9 +40,11 @@ PREDICTIONS = [
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """Where all has run; its jobs were forks, while tests that run a few more have processes as a user has them."""
     project = Project(tmp_path_factory.mktemp("graph"), tiny_config())
-    done = project.snakemake()
-    assert done.returncode == 0, done.stderr
+    with forked_jobs(project.folder) as python:
+        code, told = project.forked(python=python)
+    assert code == 0, told
     return project
 
 
