@@ -33,7 +33,7 @@ class Project:
         self.configure(config)
 
     def copy(self, name: str) -> None:
-        """A folder of the project, or what was changed in the copy of it; with times, so that bytecode stays valid."""
+        """A folder of the project; again, what was changed in the copy of it is as it was."""
         ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
         shutil.copytree(ROOT / name, self.folder / name, ignore=ignored, dirs_exist_ok=True)
 
