@@ -4,11 +4,11 @@
 """
 
 import contextlib
-import gc
 import importlib
 import json
 import os
 import runpy
+import select
 import signal
 import socket
 import subprocess
@@ -40,24 +40,22 @@ def forked_jobs(folder: Path) -> Iterator[Path]:
     python.write_text(CLIENT)
     python.chmod(0o755)
     command = [sys.executable, __file__, python.with_name("jobs")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as server:
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
         assert server.stdout is not None
         assert server.stdout.readline() == b"ready\n"
         yield python
-        server.terminate()
 
 
 def serve(address: str) -> None:
-    """Fork for each job that is sent, until this process is ended."""
+    """Fork for each job that is sent, until standard input ends, as it does with who started this."""
     for name in PRELOADED:
         importlib.import_module(name)
-    gc.freeze()  # else a fork's first collection copies all that it shares
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the forks: the client hears of their end
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(address)
         server.listen()
         print("ready", flush=True)
-        while True:
+        while sys.stdin not in select.select([server, sys.stdin], [], [])[0]:
             client, _ = server.accept()
             if os.fork() == 0:
                 server.close()
