@@ -97,6 +97,7 @@ def write_pseudo_labels(folder: Path, round_: int, truth: bool, weak: bool) -> N
         label = np.random.default_rng(round_).choice(np.array([0, 1, 2, 255], np.uint8), (5, 6, 8))
         file["label"], file["confidence"], file["shapes"] = label, label, np.full((5, 2), (6, 8), np.int32)
         file["images"] = [f"image-{number}" for number in range(5)]
+        file["mean_confidence"] = np.arange(5, dtype=np.float32)
         file["counts"], file["histogram"] = np.zeros((5, 4), np.int64), np.zeros((4, 8), np.int64)
         for name in ("cut", "classes"):
             file[name] = np.zeros(4, [("pixels", np.int64)])

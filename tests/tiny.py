@@ -90,6 +90,7 @@ def write_pseudo_labels(path, names, labels, classes=CLASSES, mean_size=0.2):
         hdf5.create_planes(file, "confidence", np.uint8, (len(names), *canvas), 0)
         file["shapes"] = shapes
         file["counts"] = np.array([[(label == index).sum() for index in range(len(classes))] for label in labels])
+        file["mean_confidence"] = np.zeros(len(names), np.float32)
         file["histogram"] = np.zeros((len(classes), BINS), np.int64)
         hdf5.write_table(file, "classes", pd.DataFrame({"class": list(classes)}))
         hdf5.write_table(file, "cut", pd.DataFrame({"class": list(classes), "mean_size": mean_sizes}))

@@ -15,7 +15,7 @@ import pandas as pd
 from selftrain import hdf5
 from selftrain.confidence import log_odds_of_coarse
 
-FORMAT = hdf5.Format("selftrain-pseudo-labels", 4, "run label again to make it")
+FORMAT = hdf5.Format("selftrain-pseudo-labels", 5, "run label again to make it")
 
 
 class PseudoLabels:
@@ -34,6 +34,7 @@ class PseudoLabels:
         names: the N image names.
         shapes: true sizes, int32 (N, 2).
         counts: labeled pixels, int64 (N, C).
+        mean_confidence: log-odds, the mean over all pixels of each image, labeled or not, float32 (N,).
         branches: of the network that made them, how many could agree on a pixel; 1 where nothing is known of it.
         weak_labels: 1 where an image shows a class, uint8 (N, C); None where the round has no weak labels.
         classes: one row per class: predicted, filtered, agreeing, pixels, share, prior, threshold, kept fraction,
@@ -53,6 +54,7 @@ class PseudoLabels:
             self.names = hdf5.read_names(file, "images")
             self.shapes: npt.NDArray[np.int32] = file["shapes"][:]
             self.counts: npt.NDArray[np.int64] = file["counts"][:]
+            self.mean_confidence: npt.NDArray[np.float32] = file["mean_confidence"][:]
             weak = file.get("weak_labels")
             self.weak_labels: npt.NDArray[np.uint8] | None = None if weak is None else weak[:]
             self.classes = hdf5.read_table(file, "classes")
@@ -67,8 +69,9 @@ class PseudoLabels:
 
     @property
     def images(self) -> pd.DataFrame:
-        """One row per image: image, height, width, labeled (pixels), labeled_share, the names of its weak_labels where
-        there are any, what a review made of it (excluded, mask) where there is one, and the pixels of each class."""
+        """One row per image: image, height, width, labeled (pixels), labeled_share, mean_confidence (log-odds, of all
+        pixels), the names of its weak_labels where there are any, what a review made of it (excluded, mask) where there
+        is one, and the pixels of each class."""
         labeled = self.counts.sum(1)
         known = pd.DataFrame(
             {
@@ -77,6 +80,7 @@ class PseudoLabels:
                 "width": self.shapes[:, 1],
                 "labeled": labeled,
                 "labeled_share": labeled / np.maximum(1, self.shapes.prod(1, dtype=np.int64)),
+                "mean_confidence": self.mean_confidence,
             }
         )
         if self.weak_labels is not None:
