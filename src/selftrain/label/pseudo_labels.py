@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ class PseudoLabels:
         classes: one row per class: predicted, filtered, agreeing, pixels, share, prior, threshold, kept fraction,
             images.
         cut: the table that select wrote.
-        histogram: predicted pixels by class and bin, int64 (C, BINS).
+        positions: of each image, by its name.
 
     Raises:
         UserError: the file is missing, cut short, or no pseudo-labels.
@@ -59,13 +60,19 @@ class PseudoLabels:
             self.weak_labels: npt.NDArray[np.uint8] | None = None if weak is None else weak[:]
             self.classes = hdf5.read_table(file, "classes")
             self.cut = hdf5.read_table(file, "cut")
-            self.histogram: npt.NDArray[np.int64] = file["histogram"][:]
             self.branches = int(file.attrs.get("branches", 1))
-        self._positions = {name: position for position, name in enumerate(self.names)}
+        self.positions = {name: position for position, name in enumerate(self.names)}
         self._opened: tuple[int, dict[str, h5py.Dataset]] | None = None
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @cached_property
+    def histogram(self) -> npt.NDArray[np.int64]:
+        """Predicted pixels by class and bin, int64 (C, BINS); megabytes, so read when asked for."""
+        with FORMAT.open(self.path) as file:
+            found: npt.NDArray[np.int64] = file["histogram"][:]
+        return found
 
     @property
     def images(self) -> pd.DataFrame:
@@ -99,6 +106,10 @@ class PseudoLabels:
         """The log-odds of each pixel's predicted class, in steps of a quarter, (h, w); of ignored pixels too."""
         return log_odds_of_coarse(self._read("confidence", image))
 
+    def coarse_confidence(self, image: int | str) -> npt.NDArray[np.uint8]:
+        """The byte that `confidence` is told by, (h, w): b stands for log-odds from b / 4 - 8 on."""
+        return self._read("confidence", image)
+
     def agreement(self, image: int | str) -> npt.NDArray[np.uint8]:
         """How many of the network's branches name the most frequent class of each pixel, 1 to `branches`, (h, w).
 
@@ -109,7 +120,7 @@ class PseudoLabels:
         return self._read("agreement", image)
 
     def _read(self, name: str, image: int | str) -> npt.NDArray[np.uint8]:
-        position = self._positions[image] if isinstance(image, str) else range(len(self))[image]
+        position = self.positions[image] if isinstance(image, str) else range(len(self))[image]
         height, width = self.shapes[position]
         return self._datasets()[name][position, :height, :width]
 
