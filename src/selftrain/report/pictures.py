@@ -115,7 +115,7 @@ def jpeg(image: np.ndarray) -> str:
 
 def gray(numbers: np.ndarray) -> str:
     """Numbers from 0 to 255, (h, w), as the levels of a gray PNG, a data URI."""
-    return _uri(_shrunk(numbers), "png", optimize=True)
+    return _uri(_shrunk(numbers), "png")
 
 
 def overlay(label: np.ndarray, colors: list[int]) -> str:
@@ -136,7 +136,7 @@ def disagreement(share: np.ndarray) -> str:
 def _transparent(indices: np.ndarray, colors: list[int], alpha: bytes) -> str:
     picture = _shrunk(indices)
     picture.putpalette(colors)
-    return _uri(picture, "png", transparency=alpha, optimize=True)
+    return _uri(picture, "png", transparency=alpha)
 
 
 def _shrunk(numbers: np.ndarray) -> Image.Image:
