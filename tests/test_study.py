@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from project import Project
 
 from selftrain.errors import UserError
 from selftrain.settings.base import deep_merge
@@ -94,6 +95,25 @@ def test_rows_are_what_snakemake_would_make(study):
     assert Path("results/drawn/pretrained/start/seed-0/predictions/single/shard-0-of-1.h5").is_file()
     scores = pd.read_csv(folder / "round-2/metrics.csv").set_index(["split", "metric"]).value
     assert study.read().test_miou[0] == pytest.approx(scores["test", "miou"], abs=1e-5)
+
+
+@pytest.mark.slow
+def test_snakemake_makes_the_same(study, tmp_path):
+    """Offline, with every stage, and online, so that the study does not come to differ from the rules."""
+    over = {"model": {"module": None, "encoder": "mobilenetv3_small_050"}, "only": ["normalized", "mixing"]}
+    assert study.run(rows=study.planned(**over)) == 0
+    project = Project(tmp_path / "project", deep_merge(CONFIG, over))
+    done = project.snakemake("--", "results/summary.csv")
+    assert done.returncode == 0, done.stderr
+    ours = {path.relative_to(tmp_path): path.read_bytes() for path in tmp_path.glob("results/drawn/**/*.safetensors")}
+    assert len(ours) == 3
+    for path, content in ours.items():
+        assert (project.folder / path).read_bytes() == content, path
+    summary = pd.read_csv(project.folder / "results/summary.csv")
+    summary = summary[summary.split == "test"].groupby("experiment").miou.last()
+    for row in study.read().itertuples():
+        if row.experiment != "start":
+            assert summary[row.experiment] == pytest.approx(row.test_miou, abs=1e-5)
 
 
 def test_what_is_shared_is_made_once_and_what_changes_is_made_again(study):
@@ -231,6 +251,11 @@ def test_claims_are_about_rows_of_the_study(plan):
         assert both[0] & both[1], claim
     compared = {name for claim in CLAIMS for name in (claim.better, claim.worse)}
     assert {name for _, name in names} - compared == {"start", "oracle"}
+
+
+def test_every_column_is_explained(study):
+    explained = re.findall(r"`(\w+)`", (ROOT / "docs/data/README.md").read_text())
+    assert set(study.rows.COLUMNS) <= set(explained)
 
 
 def test_what_a_claim_is_worth(study):
