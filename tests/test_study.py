@@ -203,6 +203,23 @@ def test_the_digest_has_the_name_of_weights_and_not_their_folder(study):
     assert digest("here/a.safetensors") == digest("there/a.safetensors") != digest("here/b.safetensors")
 
 
+def test_data_that_are_not_there_are_told_before_any_row(study):
+    files = {"labeled": {"streets": None, "list": "labeled.txt"}}
+    rows = study.planned(tasks={"drawn": {"root": "photos"} | files})
+    with pytest.raises(UserError, match=r"tasks\.drawn\.labeled: photos/labeled\.txt: no such"):
+        study.run(rows=rows)
+    assert not study.csv.exists() and not Path("results/.jobs").exists()
+
+
+def test_a_config_over_all_others_says_where_data_are(study):
+    study.planned()
+    over = study.config.with_name("over.yaml")
+    over.write_text("data_root: elsewhere\n")
+    there = study.rows.planned([study.config], [over])
+    assert {row.graph.config.data_root for row in there} == {"elsewhere"}
+    assert [row.digest for row in there] == [row.digest for row in study.planned()]
+
+
 def test_a_file_with_other_columns_is_refused_and_left_as_it_is(study):
     study.csv.write_text("digest,miou\n0f,0.5\n")
     with pytest.raises(UserError, match=r"study\.csv: its header is digest,miou, not digest,task,.*--csv"):

@@ -3,6 +3,7 @@
     python benchmarks/study                  # run what is missing, the most important first; kill it at any time
     python benchmarks/study --minutes 60     # begin no row after an hour
     python benchmarks/study --list           # what is missing, in this order
+    python benchmarks/study --over mine.yaml # with what a file says over all configs, such as data_root and weights
     python benchmarks/study --tables         # the tables of docs/results.md; --update writes them there
 
 Each row is appended to docs/data/study.csv as soon as it is measured, on whatever machine. results/study keeps models
@@ -36,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--configs", type=Path, nargs="+", default=CONFIGS, help="config files, the most important first"
     )
+    parser.add_argument("--over", type=Path, nargs="*", default=[], help="config files whose values go over all others")
     parser.add_argument("--csv", type=Path, default=CSV, help="the file of measured rows")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no row after so many")
     parser.add_argument("--only", default="", help="rows whose name has this text, such as 'dars seed 0'")
@@ -43,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--tables", action="store_true", help="print the tables, and run nothing")
     parser.add_argument("--update", action="store_true", help=f"write the tables into {PAGE.name}, and run nothing")
     told = parser.parse_args(arguments)
-    rows = planned(told.configs)
+    rows = planned(told.configs, told.over)
     if told.tables or told.update:
         text = tables.text(rows, read(told.csv))
         if told.update:
@@ -60,8 +62,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(rows: Sequence[Row], file: Path, *, minutes: float = float("inf")) -> int:
-    """Measure rows and append each to the file; returns how many failed, which the next run tries again."""
+    """Measure rows and append each to the file; returns how many failed, which the next run tries again.
+
+    Raises:
+        UserError: data or weights are not where the configs say.
+    """
     started, failed = time.monotonic(), 0
+    for graph in {id(row.graph): row.graph for row in rows}.values():
+        graph.check_files()
     for row in rows:
         if time.monotonic() - started > 60 * minutes:
             log.info("%g minutes are over", minutes)

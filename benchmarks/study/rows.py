@@ -147,15 +147,19 @@ def _scores(metrics: pd.DataFrame) -> dict[str, Any]:
     return told | {"test_iou": " ".join("-" if pd.isna(value) else f"{value:.4f}" for value in each)}
 
 
-def planned(configs: Sequence[Path]) -> list[Row]:
+def planned(configs: Sequence[Path], over: Sequence[Path] = ()) -> list[Row]:
     """All rows, the most important first: config by config, seed by seed, task by task, in the order of the file.
+
+    Args:
+        configs: config files.
+        over: config files whose values go over those of each.
 
     Raises:
         UserError: a config is wrong.
     """
     rows: dict[str, Row] = {}
     for path in configs:
-        graph = Graph.load(path)
+        graph = Graph.load(path, *over)
         for row in sorted(_of(graph), key=lambda row: _place(graph, row)):
             rows.setdefault(row.digest, row)
     return list(rows.values())
