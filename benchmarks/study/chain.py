@@ -94,10 +94,8 @@ class Chain:
         shards = range(graph.config.shards)
         predictions = [self.predicted(graph.before(model), mode, shard) for shard in shards]
         classes, cut = self.counted(model.task, "labeled"), Path(at("cut.csv"))
-        select_settings, settings = graph.select(model), graph.label(model)
-        self._once(
-            [cut], select_settings, [*predictions, classes], lambda: select(select_settings, predictions, classes, cut)
-        )
+        selection, settings = graph.select(model), graph.label(model)
+        self._once([cut], selection, [*predictions, classes], lambda: select(selection, predictions, classes, cut))
         output, table = Path(at("pseudo_labels.h5")), Path(at("pseudo_labels.csv"))
 
         def label_and_merge() -> None:
@@ -110,12 +108,9 @@ class Chain:
 
         self._once([output, table], settings, [*predictions, cut], label_and_merge)
         if graph.config.tasks[model.task].truth:
-            truth, scores, scoring = (
-                self.listed(model.task, "truth"),
-                at("pseudo_label_scores.csv"),
-                graph.score(model.task),
-            )
-            self._once([scores], scoring, [output, truth], lambda: score(scoring, output, truth, Path(scores)))
+            truth, scoring = self.listed(model.task, "truth"), graph.score(model.task)
+            scores = Path(at("pseudo_label_scores.csv"))
+            self._once([scores], scoring, [output, truth], lambda: score(scoring, output, truth, scores))
         return output
 
     def _chosen(self, model: Model, cut: Path, shard: int) -> Path | None:
@@ -164,14 +159,10 @@ class Chain:
 
     def listed(self, task: str, split: str) -> Path:
         """images.csv of a split, of a task whose files were looked at."""
-        checked = self.checked(task)
-        output, settings = (
-            Path(self.graph.task_path(task, "data", split, "images.csv")),
-            self.graph.listing(task, split),
-        )
-        self._once(
-            [output], [settings, self.graph.signature(task, split)], [checked], lambda: write_images(settings, output)
-        )
+        checked, output = self.checked(task), Path(self.graph.task_path(task, "data", split, "images.csv"))
+        settings = self.graph.listing(task, split)
+        told = [settings, self.graph.signature(task, split)]
+        self._once([output], told, [checked], lambda: write_images(settings, output))
         return output
 
     def checked(self, task: str) -> Path:
@@ -198,14 +189,13 @@ class Chain:
         return Path(self.graph.config.results, *parts)
 
     def _once(
-        self, outputs: Sequence[Path | str], settings: Any, inputs: Sequence[Path], work: Callable[[], object]
+        self, outputs: Sequence[Path | str], told: Any, inputs: Sequence[Path], work: Callable[[], object]
     ) -> None:
-        """Do a job unless its record says that these outputs came of such settings and such inputs."""
+        """Do a job unless its record says that these outputs came of what it is told now and of such inputs."""
         first = str(outputs[0])
         if first in self._keys:
             return
-        told = [one.model_dump(mode="json") if isinstance(one, Settings) else one for one in _listed(settings)]
-        key = artifacts.digest([self.version, told, [self._keys.get(str(file), str(file)) for file in inputs]])
+        key = artifacts.digest([self.version, _plain(told), [self._keys.get(str(file), str(file)) for file in inputs]])
         record = self._results(".jobs", Path(first).relative_to(self.graph.config.results)).with_suffix(".json")
         known = json.loads(record.read_text()) if record.is_file() else {}
         if known.get("key") != key or not all(Path(file).exists() for file in outputs):
@@ -220,5 +210,7 @@ class Chain:
         self._keys[first] = key
 
 
-def _listed(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
+def _plain(told: Any) -> list[Any]:
+    """Settings, or a list of them and of other values, as JSON has them."""
+    each = told if isinstance(told, list) else [told]
+    return [one.model_dump(mode="json") if isinstance(one, Settings) else one for one in each]
