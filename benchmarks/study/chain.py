@@ -2,7 +2,8 @@
 
 Paths and settings are the graph's (`selftrain.graph`), so models share pretrainings, predictions and pseudo-labels, and
 everything that reads a results folder reads this one. What is there already is not made again: beside the results
-lies, for each job, a record of the settings that it had and of the jobs before it. A training that was killed goes on
+lies, for each job, a record of the settings that it had and of the jobs before it, and of no code: files that another
+commit has left are taken, unless their format is another. A training that was killed goes on
 from its last checkpoint.
 """
 
@@ -20,14 +21,16 @@ from selftrain import artifacts
 from selftrain.calibrate.stage import calibrate
 from selftrain.data import streets
 from selftrain.data.check import check
-from selftrain.data.tables import write_images, write_statistics
+from selftrain.data.tables import STATISTICS, write_images, write_statistics
 from selftrain.evaluate.pseudo_labels import score
 from selftrain.evaluate.stage import evaluate
 from selftrain.flow import Model
 from selftrain.graph import Graph
+from selftrain.label import pseudo_labels
 from selftrain.label.choice import choose
 from selftrain.label.merge import merge
 from selftrain.label.stage import label
+from selftrain.predict import store
 from selftrain.predict.stage import predict_shard
 from selftrain.select.stage import select
 from selftrain.settings.base import Settings
@@ -106,7 +109,7 @@ class Chain:
             for file in (*parts, *output.parent.glob("chosen-*.h5")):
                 file.unlink()
 
-        self._once([output, table], settings, [*predictions, cut], label_and_merge)
+        self._once([output, table], [settings, pseudo_labels.FORMAT.version], [*predictions, cut], label_and_merge)
         if graph.config.tasks[model.task].truth:
             truth, scoring = self.listed(model.task, "truth"), graph.score(model.task)
             scores = Path(at("pseudo_label_scores.csv"))
@@ -129,7 +132,7 @@ class Chain:
         output = self.graph.model_path(model, "predictions", mode, f"shard-{shard}-of-{shards}.h5")
         settings, files = self.graph.predict(model, mode, shard, shards), self._predict_files(model, mode)
         work = functools.partial(predict_shard, settings, output=Path(output), threads=self.threads, **files)
-        self._once([output], settings, list(files.values()), work)
+        self._once([output], [settings, store.FORMAT.version], list(files.values()), work)
         return Path(output)
 
     def _predict_files(self, model: Model, mode: str) -> dict[str, Path]:
@@ -154,7 +157,8 @@ class Chain:
         """classes.csv of a split, with statistics.h5 beside it."""
         images, settings = self.listed(task, split), self.graph.read(task, split)
         outputs = [images.with_name(name) for name in ("classes.csv", "statistics.h5")]
-        self._once(outputs, settings, [images], lambda: write_statistics(settings, images, *outputs))
+        told = [settings, STATISTICS.version]
+        self._once(outputs, told, [images], lambda: write_statistics(settings, images, *outputs))
         return outputs[0]
 
     def listed(self, task: str, split: str) -> Path:
