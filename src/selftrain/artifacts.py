@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -66,12 +67,37 @@ def _temporary(path: Path) -> tuple[Path, IO[str] | None]:
             continue  # another user's
         if lock is None:
             continue  # another writes there
-        temporary.unlink(missing_ok=True)
+        _remove(temporary)
         if own is None:
             own = temporary, lock
         else:
             locks.unlock(lock, remove=True)
     raise AssertionError  # there is always a next number
+
+
+@contextmanager
+def writing_folder(path: Path | str) -> Iterator[Path]:
+    """Yield a new empty folder beside `path`; when the block ends well it takes the place of `path`, else it goes."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary, lock = _temporary(path)
+    try:
+        temporary.mkdir()
+        yield temporary
+        _remove(path)
+        temporary.replace(path)
+    finally:
+        _remove(temporary)
+        if lock is not None:
+            locks.unlock(lock, remove=True)
+
+
+def _remove(path: Path) -> None:
+    """A file, or a folder with all that is in it, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_text(path: Path | str, text: str) -> None:

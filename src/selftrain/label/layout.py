@@ -11,7 +11,7 @@ import numpy.typing as npt
 from selftrain import hdf5
 from selftrain.settings.data import IGNORE
 
-SHARD = hdf5.Format("selftrain-pseudo-labels-shard", 2, "run label again to make it")
+SHARD = hdf5.Format("selftrain-pseudo-labels-shard", 3, "run label again to make it")
 
 Labels = npt.NDArray[np.uint8]
 Counts = npt.NDArray[np.int64]

@@ -6,7 +6,7 @@ Rows keep the order of the config. A name may look like a number or like a missi
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -142,6 +142,16 @@ def _present(settings: ReportSettings, name: str) -> Iterator[tuple[RoundReport,
         path = Path(one.folder, name)
         if path.is_file():
             yield one, path
+
+
+def last_of_first_seed(rounds: Sequence[RoundReport], name: str) -> list[tuple[RoundReport, Path]]:
+    """Of each experiment's first seed the last round that has a file of this name, and the file."""
+    last: dict[str, tuple[RoundReport, Path]] = {}
+    for one in rounds:
+        path, known = Path(one.folder, name), last.get(one.experiment)
+        if path.is_file() and (known is None or known[0].seed == one.seed):
+            last[one.experiment] = one, path
+    return list(last.values())
 
 
 def _joined(settings: ReportSettings, name: str) -> pd.DataFrame:
