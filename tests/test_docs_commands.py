@@ -34,6 +34,7 @@ NOT_RUN = {
     "make test-slurm": "starts a Slurm, as root",
     "make bench": "minutes long; tests/test_benchmarks.py runs each file of it",
     "python tests/interruption.py *": "kills a run as often as asked; tests/test_interruption.py does it a few times",
+    "python benchmarks/study": "hours long; tests/test_study.py runs a small one",
     "python benchmarks/scale.py *": "minutes long; tests/test_benchmarks.py runs it on less",
     "snakemake --configfile my.yaml --touch -- all": "would have what this folder lacks count as made",
     "pip install *": "needs an index of packages",

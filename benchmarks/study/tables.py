@@ -1,0 +1,120 @@
+"""The tables of docs/results.md, from the rows that are measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pandas as pd
+from claims import CLAIMS, Claim, verdict
+from rows import Row
+
+from selftrain.errors import UserError
+
+BEGIN = "<!-- The study's tables: `python benchmarks/study --update` writes what is between here and the end. -->"
+END = "<!-- The end of the study's tables. -->"
+
+
+def text(rows: Sequence[Row], measured: pd.DataFrame) -> str:
+    """A table per task, and one of the claims, as Markdown."""
+    table = _joined(rows, measured)
+    done = measured[measured.digest.isin({row.digest for row in rows})]
+    cost = f"{done.cpu_minutes.sum():.0f} CPU-minutes and {done.gpu_minutes.sum():.0f} GPU-minutes"
+    parts = [f"{len(done)} of {len(rows)} rows are measured, in {cost}."]
+    parts += [_task_table(task, of_task) for task, of_task in table.groupby("task", sort=False)]
+    return "\n\n".join([*parts, _claims_table(table)])
+
+
+def put_into(page: str, tables: str) -> str:
+    """A page with its tables replaced.
+
+    Raises:
+        UserError: it has no place for them.
+    """
+    if page.count(BEGIN) != 1 or page.count(END) != 1:
+        raise UserError(f"the page needs one line '{BEGIN}', and '{END}' after it")
+    before, after = page.split(BEGIN)[0], page.split(END)[1]
+    return f"{before}{BEGIN}\n\n{tables}\n\n{END}{after}"
+
+
+def _joined(rows: Sequence[Row], measured: pd.DataFrame) -> pd.DataFrame:
+    """Every planned row with its scores, NaN where it is not measured, and the name of the row that it starts from.
+
+    The names are those of the plan: a row is known by its digest, whatever it was called when it was measured.
+    """
+    planned = [
+        {
+            "digest": row.digest,
+            "task": row.model.task,
+            "experiment": row.experiment,
+            "seed": row.model.seed,
+            "start": row.graph.experiment(row.model).pretrain if row.model.round else "",
+        }
+        for row in rows
+    ]
+    scores = measured.drop(columns=["task", "experiment", "seed"])
+    return pd.DataFrame(planned).merge(scores, on="digest", how="left")
+
+
+def _task_table(task: str, table: pd.DataFrame) -> str:
+    heading = (
+        f"| {task} | seeds | val | test | gain | of the gap | pixel accuracy | pseudo-labels right | KL | CPU-min. |"
+    )
+    lines = [heading, "|---|" + "---|" * (heading.count("|") - 2)]
+    return "\n".join([*lines, *(_line(name, table) for name in table.experiment.unique())])
+
+
+def _line(name: str, table: pd.DataFrame) -> str:
+    """An experiment: means over seeds, with deviations; the gain of a seed is over the same seed's start."""
+    own = _by_seed(table, name)
+    count = own.test_miou.notna().sum()
+    if count == 0:
+        return f"| {name} | 0 |" + " |" * 8
+    start, oracle = _by_seed(table, own.start.iloc[0]), _by_seed(table, "oracle")
+    gain = 100 * (own.test_miou - start.test_miou) if own.start.iloc[0] else pd.Series(dtype=float)
+    gap = gain / (oracle.test_miou - start.test_miou) if len(gain) else gain
+    cells = [
+        _mean(100 * own.val_miou),
+        _mean(100 * own.test_miou),
+        _mean(gain, sign=True),
+        _mean(gap, digits=0, unit=" %"),
+        _mean(100 * own.test_pixel_accuracy),
+        _mean(100 * own.pseudo_labels_right),
+        _mean(own.pseudo_labels_kl, digits=3),
+        _mean(own.cpu_minutes, deviation=False),
+    ]
+    return f"| {name} | {count} | " + " | ".join(cells) + " |"
+
+
+def _by_seed(table: pd.DataFrame, name: str) -> pd.DataFrame:
+    return table[table.experiment == name].set_index("seed")
+
+
+def _mean(values: pd.Series, *, digits: int = 1, sign: bool = False, deviation: bool = True, unit: str = "") -> str:
+    values = values.dropna().astype(float)
+    if values.empty:
+        return ""
+    spread = f" ± {values.std():.{digits}f}" if len(values) > 1 and deviation else ""
+    return f"{values.mean():{'+' if sign else ''}.{digits}f}{spread}{unit}"
+
+
+def _claims_table(table: pd.DataFrame) -> str:
+    lines = ["| claim | where | published | task | seeds | difference | |", "|---|---|---|---|---|---|---|"]
+    return "\n".join([*lines, *(line for claim in CLAIMS for line in _claim_lines(claim, table))])
+
+
+def _claim_lines(claim: Claim, table: pd.DataFrame) -> Iterator[str]:
+    """A line for each task that has both experiments."""
+    in_percent = claim.column != "pseudo_labels_kl"
+    what = {"test_miou": "", "pseudo_labels_kl": ": KL", "pseudo_labels_right": ": pseudo-labels right"}[claim.column]
+    published = "" if claim.published is None else f"+{claim.published:g}"
+    for task, of_task in table.groupby("task", sort=False):
+        pair = [_by_seed(of_task, name)[claim.column] for name in (claim.better, claim.worse)]
+        if pair[0].empty or pair[1].empty:
+            continue
+        differences = (pair[0] - pair[1]).dropna().astype(float) * (100 if in_percent else 1)
+        told = verdict(claim.sign * differences.to_numpy(dtype=np.float64))
+        mean = _mean(differences, sign=True, digits=1 if in_percent else 4)
+        than = ">" if claim.sign > 0 else "<"
+        name = f"{claim.better} {than} {claim.worse}{what}"
+        yield f"| {name} | {claim.source} | {published} | {task} | {len(differences)} | {mean} | {told} |"
