@@ -15,7 +15,7 @@ from selftrain.confidence import BINS, log_odds_of
 from selftrain.report.figures.calibration import reliability_figure
 from selftrain.report.figures.models import Node, models_figure
 from selftrain.report.figures.pseudo_labels import Confidence, confidence_figure, places_figure, shares_figure
-from selftrain.report.figures.scores import curves_figure
+from selftrain.report.figures.scores import curves_figure, seeds_figure
 from selftrain.report.figures.style import SERIES, inline, spread, svg
 from selftrain.report.gallery import drawings
 from selftrain.report.page import write_report
@@ -53,6 +53,18 @@ def test_curves_are_means_over_seeds_from_round_0_on():
     assert [text.get_text() for text in axes.texts] == ["61.0  a", "60.0  b"]
     bars = axes.collections[0].get_segments()
     assert [segment[1][1] - segment[0][1] for segment in bars] == pytest.approx([2 * math.sqrt(2)] * 3)
+
+
+def test_seeds_are_dots_around_their_mean():
+    rows = [("start", 0, 0.3), ("start", 1, 0.34), ("dars", 0, 0.4), ("dars", 1, 0.5), ("later", 0, None)]
+    axes = seeds_figure(pd.DataFrame(rows, columns=["experiment", "seed", "miou"]), ["start", "oracle"]).axes[0]
+    drawn = [line.get_xdata() for line in axes.lines]
+    assert [list(one) for one in drawn[1:5]] == [
+        *(pytest.approx(values) for values in ([30, 34], [32], [40, 50], [45])),
+    ]
+    assert list(drawn[0]) == pytest.approx([32, 32]), "a line at the start"
+    assert [text.get_text() for text in axes.texts] == ["32.0", "45.0"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["start", "dars", "later"]
 
 
 def test_confidence_is_cut_where_the_policy_said():

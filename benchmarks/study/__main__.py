@@ -43,13 +43,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", default="", help="rows whose name has this text, such as 'dars seed 0'")
     parser.add_argument("--list", action="store_true", help="print what is missing, and run nothing")
     parser.add_argument("--tables", action="store_true", help="print the tables, and run nothing")
-    parser.add_argument("--update", action="store_true", help=f"write the tables into {PAGE.name}, and run nothing")
+    parser.add_argument(
+        "--update", action="store_true", help=f"write tables and figures into {PAGE.name}, and run nothing"
+    )
     told = parser.parse_args(arguments)
     rows = planned(told.configs, told.over)
     if told.tables or told.update:
         text = tables.text(rows, read(told.csv))
         if told.update:
             artifacts.write_text(PAGE, tables.put_into(PAGE.read_text(), text))
+            for name, figure in tables.figures(rows, read(told.csv)).items():
+                artifacts.write_text(PAGE.parent / "images" / name, figure)
         else:
             print(text)
         return 0

@@ -10,8 +10,11 @@ from claims import CLAIMS, Claim, verdict
 from rows import Row
 
 from selftrain.errors import UserError
+from selftrain.report.figures.scores import seeds_figure
+from selftrain.report.figures.style import svg
 
 BEGIN = "<!-- The study's tables: `python benchmarks/study --update` writes what is between here and the end. -->"
+REFERENCES = ("start", "oracle")
 END = "<!-- The end of the study's tables. -->"
 
 
@@ -21,8 +24,21 @@ def text(rows: Sequence[Row], measured: pd.DataFrame) -> str:
     done = measured[measured.digest.isin({row.digest for row in rows})]
     cost = f"{done.cpu_minutes.sum():.0f} CPU-minutes and {done.gpu_minutes.sum():.0f} GPU-minutes"
     parts = [f"{len(done)} of {len(rows)} rows are measured, in {cost}."]
-    parts += [_task_table(task, of_task) for task, of_task in table.groupby("task", sort=False)]
+    for task, of_task in table.groupby("task", sort=False):
+        parts.append(_task_table(str(task), of_task))
+        if of_task.test_miou.notna().any():
+            parts.append(f"![{task}: test mIoU of each seed, hollow, and their mean](images/study-{task}.svg)")
     return "\n\n".join([*parts, _claims_table(table)])
+
+
+def figures(rows: Sequence[Row], measured: pd.DataFrame) -> dict[str, str]:
+    """A figure per task as an SVG file, by its name: every experiment's test mIoU, seed by seed."""
+    table = _joined(rows, measured).assign(miou=lambda of: of.test_miou)
+    return {
+        f"study-{task}.svg": svg(seeds_figure(of.dropna(subset=["miou"]), REFERENCES), str(task))
+        for task, of in table.groupby("task", sort=False)
+        if of.miou.notna().any()
+    }
 
 
 def put_into(page: str, tables: str) -> str:

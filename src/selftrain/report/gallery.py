@@ -18,8 +18,9 @@ from selftrain.report.figures import training
 from selftrain.report.figures.calibration import reliability_figure
 from selftrain.report.figures.models import Node, models_figure
 from selftrain.report.figures.pseudo_labels import Confidence, confidence_figure, places_figure, shares_figure
-from selftrain.report.figures.scores import curves_figure, gains_figure, sizes_figure
+from selftrain.report.figures.scores import curves_figure, gains_figure, seeds_figure, sizes_figure
 from selftrain.report.results import Results, last_of_first_seed, read_table
+from selftrain.report.tables import last_rounds
 from selftrain.settings.report import TaskReport
 
 NOT_LOSSES = ["step", "learning_rate", "images_per_second", "seed", "round", "at", *training.SHARES]
@@ -64,6 +65,10 @@ def _scores(results: Results, task: TaskReport) -> Iterator[Drawing]:
     summary = results.summary[results.summary.task == task.name]
     for split, of in summary.groupby("split", sort=False):
         yield Drawing("scores", str(split), str(split), f"mIoU over rounds on {split}", partial(curves_figure, of))
+    if summary.seed.nunique() > 1:
+        for split, of in last_rounds(summary).groupby("split", sort=False):
+            label = f"mIoU of each seed on {split}"
+            yield Drawing("seeds", str(split), f"{split}, each seed", label, partial(seeds_figure, of))
     bounds = results.upper_bounds(task)
     for name, split in bounds[["experiment", "split"]].drop_duplicates().itertuples(index=False):
         of = bounds[(bounds.experiment == name) & (bounds.split == split)]

@@ -48,6 +48,33 @@ def curves_figure(summary: pd.DataFrame) -> Figure:
         return figure
 
 
+def seeds_figure(scores: pd.DataFrame, references: Sequence[str] = ()) -> Figure:
+    """MIoU in the end, a row per experiment: a hollow dot per seed, a filled one and its value for their mean.
+
+    Args:
+        scores: experiment, seed, miou; of experiments without any score there is an empty row.
+        references: experiments that the others are seen against, such as a start and an oracle: a line at their mean.
+    """
+    scores = scores.assign(miou=scores.miou.astype(float) * 100)
+    means = scores.groupby("experiment", sort=False).miou.mean()
+    with mpl.rc_context(STYLE):
+        figure, axes = single(0.5 + 0.22 * len(means))
+        for name in references:
+            if name in means and np.isfinite(means[name]):
+                axes.axvline(means[name], color=MUTED, linewidth=0.8, linestyle=(0, (3, 3)), zorder=0)
+        for row, (name, mean) in enumerate(zip(map(str, means.index), means, strict=True)):
+            seeds = scores[scores.experiment == name].miou.to_numpy()
+            color = INK if name in references else SERIES[0]
+            if len(seeds) > 1:
+                axes.plot(seeds, np.full(len(seeds), row), "o", color=color, markersize=4, markerfacecolor="none")
+            axes.plot(mean, row, "o", color=color, markersize=6)
+            if np.isfinite(mean):
+                axes.text(1.01, row, f"{mean:.1f}", transform=axes.get_yaxis_transform(), va="center", color=MUTED)
+        named_rows(axes, list(map(str, means.index)))
+        axes.set_xlabel("mIoU, %")
+        return figure
+
+
 def gains_figure(gains: pd.DataFrame, classes: Sequence[str]) -> Figure:
     """Gain of each class's IoU over round 0: a bar, and as an outline what labels of the target would give
     (strategic curriculum, Figure 3)."""
