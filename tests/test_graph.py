@@ -23,7 +23,10 @@ from selftrain.models import files
 from selftrain.plan.jobs import Job
 from selftrain.plan.work import Workload
 from selftrain.predict.store import Predictions
+from selftrain.preview.file import Preview
 
+TOLD = ("preview task=tiny", "summary", "report")
+"""Jobs that tell of all models."""
 DARS_2, MLSL_2 = (f"results/tiny/{name}/seed-0/round-2" for name in ("dars", "mlsl"))
 OFFLINE = {"cbst": 1, "dars": 2, "mlsl": 2, "st": 1}
 MIXING = ("aligned", "classmix")
@@ -196,7 +199,7 @@ def test_another_calibration_reruns_its_round_and_no_training_before_it(project)
     config = tiny_config()
     config["experiments"]["cbst"]["prediction"]["calibration"] = {"name": "histogram_binning", "bins": 9}
     project.configure(config)
-    planned = [job for job in project.planned() if " " in job]
+    planned = [job for job in project.planned() if job not in TOLD]
     before = [job for job in planned if "pretrained" in job]
     assert sorted(job.split()[0] for job in before) == ["calibrate", "predict", "reliability"], before
     assert "mode=prior-0.02-binning-9" in " ".join(before)
@@ -226,7 +229,7 @@ def test_another_policy_or_evaluation_split_reruns_no_calibration(project):
 )
 def test_a_calibrators_code_reruns_what_uses_it(project, module, users):
     append(project, module, "\nADDED = 1\n")
-    planned = [job for job in project.planned() if " " in job]
+    planned = [job for job in project.planned() if job not in TOLD]
     before = {job.split()[0] for job in planned if "pretrained" in job}
     assert before == users - {"choose"} and all("cbst" in job or "pretrained" in job for job in planned)
 
@@ -248,8 +251,8 @@ def test_a_setting_of_the_mixing_retrains_that_experiment_alone(project):
     config["experiments"]["classmix"]["algorithm"] = {"name": "mean_teacher_mixing", "mixing": "cutmix"}
     project.configure(config)
     planned = project.planned()
-    assert {job.split()[0] for job in planned} == {"train_showing", "evaluate", "summary", "report"}
-    assert len(planned) == 4 and sum("classmix" in job for job in planned) == 2
+    assert {job.split()[0] for job in planned} == {"train_showing", "evaluate", "preview", "summary", "report"}
+    assert len(planned) == 5 and sum("classmix" in job for job in planned) == 2
 
 
 def test_what_was_planned_is_what_was_done(ran, monkeypatch):
@@ -278,10 +281,10 @@ def test_a_portion_reruns_its_round_and_no_prediction(project):
     config["experiments"]["dars"]["rounds"][1]["portion"] = 0.4
     project.configure(config)
     planned = project.planned()
-    of_round = {job.split()[0] for job in planned if " " in job}
-    assert of_round == {"select", "alarms", "label", "merge", "train", "evaluate", "score"}
-    assert all("round=2" in job or "round-2" in job for job in planned if " " in job), planned
-    assert {job for job in planned if " " not in job} == {"summary", "report"}
+    of_round = [job for job in planned if job not in TOLD]
+    assert {job.split()[0] for job in of_round} == {"select", "alarms", "label", "merge", "train", "evaluate", "score"}
+    assert all("round=2" in job or "round-2" in job for job in of_round), planned
+    assert set(planned) - set(of_round) == set(TOLD)
 
 
 def test_alarms_of_every_round_are_told(ran):
@@ -305,6 +308,29 @@ def test_a_limit_reruns_the_alarms_and_the_report_alone(project):
     assert len(planned) == sum(OFFLINE.values()) + 1
 
 
+def test_what_the_page_shows_of_images_reruns_the_page_alone(project):
+    project.configure(tiny_config() | {"report": {"images": 3}})
+    assert sorted(project.planned()) == ["preview task=tiny", "report"]
+    for settings in ({"embedded": 0}, {"images": 0}):
+        project.configure(tiny_config() | {"report": settings})
+        assert project.planned() == ["report"]
+
+
+def test_the_page_shows_images_before_and_after(ran):
+    with Preview(ran.folder / "results/tiny/preview.h5") as preview:
+        assert len(preview.images) == 7, "all there are"
+        assert {"pretrained/start/seed-0", "dars/seed-0/round-2", "classmix/seed-0/round-1"} < set(preview.models)
+    page = (ran.folder / "results/report/index.html").read_text()
+    (told,) = re.findall(r'<script type="application/json" id="told">(.*?)</script>', page)
+    (task,) = json.loads(told)["tasks"]
+    keys = {layer["key"] for layer in task["layers"]}
+    assert {"truth", "before pretrained/start/seed-0", "labels dars 2", "agreement st 1", "after classmix 1"} < keys
+    assert all(set(pictures["layers"]) == keys for pictures in task["pictures"]) and len(task["pictures"]) == 7
+    sections = {path.parent.name for path in (ran.folder / "results/report/figures/tiny").rglob("*.svg")}
+    drawn = "scores gains sizes places shares confidence calibration training models"
+    assert sections == set(drawn.split())
+
+
 def test_one_more_round_plans_only_that_round(project):
     config = tiny_config()
     config["experiments"]["dars"]["rounds"].append({"portion": 0.6})
@@ -312,7 +338,7 @@ def test_one_more_round_plans_only_that_round(project):
     planned = project.planned()
     predictions = [job for job in planned if job.startswith("predict")]
     assert len(predictions) == 1 and "round-2" in predictions[0]
-    others = [job for job in planned if job not in (*predictions, "summary", "report")]
+    others = [job for job in planned if job not in (*predictions, *TOLD)]
     assert others and all("round=3" in job or "round-3" in job for job in others), others
 
 
@@ -323,7 +349,7 @@ def test_a_rounds_prediction_reruns_that_round_and_no_other(project):
     planned = project.planned()
     predictions = [job for job in planned if job.startswith("predict")]
     assert len(predictions) == 1 and "dars/seed-0/round-1" in predictions[0] and "sisc-50x16x32" in predictions[0]
-    others = [job for job in planned if job not in (*predictions, "summary", "report")]
+    others = [job for job in planned if job not in (*predictions, *TOLD)]
     assert others and all("experiment=dars" in job or "dars/seed-0" in job for job in others), others
     assert all("round=2" in job or "round-2" in job for job in others), others
 
@@ -331,8 +357,8 @@ def test_a_rounds_prediction_reruns_that_round_and_no_other(project):
 def test_how_models_are_evaluated_reruns_their_evaluation_alone(project):
     project.configure(tiny_config() | {"evaluation": {"flip": True}})
     planned = project.planned()
-    assert {job.split()[0] for job in planned} == {"evaluate", "summary", "report"}
-    assert len(planned) == 3 + sum(ROUNDS.values()) + 2
+    assert {job.split()[0] for job in planned} == {"evaluate", "preview", "summary", "report"}
+    assert len(planned) == 3 + sum(ROUNDS.values()) + 3
 
 
 def append(project: Project, module: str, text: str) -> None:

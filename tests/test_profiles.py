@@ -43,6 +43,7 @@ def test_every_job_on_slurm_has_a_time_limit_and_those_with_a_network_one_of_the
         "calibrate",
         "reliability",
         "evaluate",
+        "preview",
     }
     for rule, told in there.items():
         assert told["runtime"] == ("30" if rule not in with_network else "240" if "train" in rule else "120")
