@@ -3,8 +3,7 @@
 Paths and settings are the graph's (`selftrain.graph`), so models share pretrainings, predictions and pseudo-labels, and
 everything that reads a results folder reads this one. What is there already is not made again: beside the results
 lies, for each job, a record of the settings that it had and of the jobs before it, and of no code: files that another
-commit has left are taken, unless their format is another. A training that was killed goes on
-from its last checkpoint.
+commit has left are taken, unless their format is another. A training that was killed goes on from its last checkpoint.
 """
 
 from __future__ import annotations

@@ -92,11 +92,11 @@ def _line(name: str, table: pd.DataFrame) -> str:
     cells = [
         _mean(100 * own.val_miou),
         _mean(100 * own.test_miou),
-        _mean(gain, sign=True),
-        _mean(gap, digits=0, unit=" %"),
+        _mean(gain, form="+.1f"),
+        _mean(gap, form=".0f", unit=" %"),
         _mean(100 * own.test_pixel_accuracy),
         _mean(100 * own.pseudo_labels_right),
-        _mean(own.pseudo_labels_kl, digits=3),
+        _mean(own.pseudo_labels_kl, form=".2g"),
         _mean(own.cpu_minutes, deviation=False),
     ]
     return f"| {name} | {count} | " + " | ".join(cells) + " |"
@@ -106,12 +106,12 @@ def _by_seed(table: pd.DataFrame, name: str) -> pd.DataFrame:
     return table[table.experiment == name].set_index("seed")
 
 
-def _mean(values: pd.Series, *, digits: int = 1, sign: bool = False, deviation: bool = True, unit: str = "") -> str:
+def _mean(values: pd.Series, *, form: str = ".1f", deviation: bool = True, unit: str = "") -> str:
     values = values.dropna().astype(float)
     if values.empty:
         return ""
-    spread = f" ± {values.std():.{digits}f}" if len(values) > 1 and deviation else ""
-    return f"{values.mean():{'+' if sign else ''}.{digits}f}{spread}{unit}"
+    spread = f" ± {values.std():{form.removeprefix('+')}}" if len(values) > 1 and deviation else ""
+    return f"{values.mean():{form}}{spread}{unit}"
 
 
 def _claims_table(table: pd.DataFrame) -> str:
@@ -130,7 +130,7 @@ def _claim_lines(claim: Claim, table: pd.DataFrame) -> Iterator[str]:
             continue
         differences = (pair[0] - pair[1]).dropna().astype(float) * (100 if in_percent else 1)
         told = verdict(claim.sign * differences.to_numpy(dtype=np.float64))
-        mean = _mean(differences, sign=True, digits=1 if in_percent else 4)
+        mean = _mean(differences, form="+.1f" if in_percent else "+.2g")
         than = ">" if claim.sign > 0 else "<"
         name = f"{claim.better} {than} {claim.worse}{what}"
         yield f"| {name} | {claim.source} | {published} | {task} | {len(differences)} | {mean} | {told} |"
