@@ -7,6 +7,7 @@ process, and the next writer of the same output removes it, so that they do not 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -18,19 +19,61 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from selftrain import locks
+from selftrain.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
+
+REFUSALS = {
+    errno.ENOSPC: "free some space there, or keep results elsewhere",
+    errno.EDQUOT: "free some space there, or keep results elsewhere",
+    errno.EFBIG: "raise the limit of file sizes (ulimit -f), or keep results elsewhere",
+    errno.EACCES: "let it be writable, or keep results elsewhere",
+    errno.EPERM: "let it be writable, or keep results elsewhere",
+    errno.EROFS: "let it be writable, or keep results elsewhere",
+    errno.ENOTDIR: "a file is where a folder is needed",
+    errno.EEXIST: "a file is where a folder is needed",
+    errno.EISDIR: "a folder is where a file is needed",
+    errno.ENAMETOOLONG: "a shorter name is needed",
+    errno.EIO: "the disk, or what stands between, has failed",
+}
+"""Why the system does not let a file be written, and what would help."""
 
 
 @contextmanager
 def writing(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` when the block ends well, remove it otherwise.
 
+    Raises:
+        UserError: the system does not let it be written.
+
     >>> with writing("/tmp/selftrain-doctest.txt") as temporary:
     ...     _ = temporary.write_text("whole or not at all")
     """
     path = Path(path)
+    try:
+        with _unfinished(path) as temporary:
+            yield temporary
+    except Exception as error:
+        if reason := _refusal(error, path):
+            raise UserError(f"{path}: cannot be written ({reason})") from error
+        raise
+
+
+def _refusal(error: Exception, path: Path) -> str | None:
+    """Why the system refuses to write `path`, if that is what an error says; libraries in C tell it in their text."""
+    named = Path(getattr(error, "filename2", None) or getattr(error, "filename", None) or path)
+    own = path.is_relative_to(named) or named.name.startswith(f".{path.stem}.unfinished-")
+    if isinstance(error, UserError) or not own:  # another file may be to be read
+        return None
+    for number, advice in REFUSALS.items():
+        if getattr(error, "errno", None) == number or os.strerror(number) in str(error):
+            return f"{os.strerror(number)}; {advice}"
+    return None
+
+
+@contextmanager
+def _unfinished(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary, lock = _temporary(path)
     try:

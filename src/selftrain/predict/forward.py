@@ -213,14 +213,16 @@ def load_predictor(
     thresholds: Tensor | None = None,
     count_agreement: bool = False,
     calibrator: Calibrator = NONE,
+    own_code: str | bool = True,
 ) -> Predictor:
     """The predictor of a model file, on a device; it counts agreement where that is asked for and there are branches.
 
     Raises:
-        UserError: the file is no model, or made for others than `classes`.
+        UserError: the file is no model, made for others than `classes`, or of a network that may not be imported
+            (`own_code`, see `files.load`).
     """
     keep_freed_memory()
-    network, about = files.load(model)
+    network, about = files.load(model, own_code=own_code)
     if classes is not None and tuple(about["classes"]) != tuple(classes):
         raise UserError(f"{model}: made for the classes {about['classes']}, not {list(classes)}")
     if about["model"]["module"] is None:  # a user's own network may count on its layers, and how their maps lie
