@@ -2,6 +2,7 @@
 import os
 import sys
 
+from selftrain.artifacts import bring_back
 from selftrain.errors import UserError
 from selftrain.flow import Model, model_at
 from selftrain.graph import Graph, use_this_python
@@ -10,6 +11,11 @@ try:
     graph = Graph.load(*workflow.configfiles, over=dict(workflow.config_settings.config))
     if workflow.is_main_process:  # not again in every job that a cluster starts
         graph.check_files()
+        if count := bring_back(graph.config.results):
+            print(
+                f"warning: the clock was set back; {count} results of a time to come are now of this one",
+                file=sys.stderr,
+            )
     MACHINE = graph.told(graph.config.machine)
 except UserError as error:
     if os.environ.get("SELFTRAIN_DEBUG"):
