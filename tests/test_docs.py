@@ -284,10 +284,10 @@ def test_the_picture_of_the_flow_is_the_graph_of_rules(tmp_path):
     """Every edge is real, and what follows from what is the same; which rules draw, check and all name, too."""
     project = Project(tmp_path / "project", graph_config())
     (project.folder / "review.csv").write_text("image,exclude\n")
-    done = project.snakemake("--rulegraph")
-    assert done.returncode == 0, done.stderr
-    names = dict(re.findall(r'(\d+)\[label = "(\w+)"', done.stdout))
-    real = {(names[one], names[other]) for one, other in re.findall(r"(\d+) -> (\d+)", done.stdout)}
+    code, told = project.forked("--rulegraph")
+    assert code == 0, told
+    names = dict(re.findall(r'(\d+)\[label = "(\w+)"', told))
+    real = {(names[one], names[other]) for one, other in re.findall(r"(\d+) -> (\d+)", told)}
     real = {edge for edge in real if "all" not in edge and edge[0] != edge[1]}
     (picture,) = [block.text for block in blocks("docs/flow.md") if block.language == "mermaid"]
     drawn = set(edges(picture))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tiny import histogram_of
 
 from selftrain import draws, hdf5
-from selftrain.confidence import BINS, coarse, log_odds_of_coarse
+from selftrain.confidence import BINS, coarse, log_odds_of, log_odds_of_coarse
 from selftrain.errors import UserError
 from selftrain.label.merge import CLASS_COLUMNS, merge
 from selftrain.label.pseudo_labels import PseudoLabels
@@ -157,7 +157,7 @@ def test_the_file_stands_alone(tmp_path):
         assert file["cut"].dtype.names[:2] == ("class", "predicted")
         assert file["classes"]["class"][2].decode() == "Füße"
         about = dict(file.attrs)
-    assert about["format"] == "selftrain-pseudo-labels" and about["version"] == 4
+    assert about["format"] == "selftrain-pseudo-labels" and about["version"] == 5
     assert (about["method"], about["round"], about["portion"], about["seed"]) == ("dars", 1, 0.3, 0)
     assert json.loads(about["classes"]) == list(CLASSES) and about["model"] == "0f" * 8
     assert LabelSettings.model_validate_json(about["settings"]) == how
@@ -185,8 +185,9 @@ def test_reader(tmp_path):
     pd.testing.assert_frame_equal(labels.cut, read_cut(tmp_path / "cut.csv"), check_dtype=False)
     assert labels.cut.mean_size.tolist() == MEAN_SIZE and labels.cut.prior.tolist() == PRIOR
     table = labels.images
-    for row, (name, classes, _) in zip(table.itertuples(), items, strict=True):
+    for row, (name, classes, bins) in zip(table.itertuples(), items, strict=True):
         got = labels.label(name)
+        assert row.mean_confidence == pytest.approx(log_odds_of(bins).mean(), abs=1e-4)
         assert (row.image, row.height, row.width) == (name, *classes.shape)
         assert row.labeled == (got != 255).sum() == table.loc[row.Index, list(CLASSES)].sum()
         assert row.labeled_share == pytest.approx((got != 255).mean())

@@ -17,15 +17,13 @@ def project(tmp_path) -> Project:
 
 def resources(project: Project) -> dict[str, dict[str, str]]:
     """What a rule's jobs would ask for."""
-    done = project.snakemake("--dry-run")
-    assert done.returncode == 0, done.stdout + done.stderr
-    found = re.findall(r"^rule (\w+):\n(?:    .*\n)*?    resources: (.*)$", done.stdout + done.stderr, re.MULTILINE)
+    found = re.findall(r"^rule (\w+):\n(?:    .*\n)*?    resources: (.*)$", project.dry_run(), re.MULTILINE)
     return {rule: dict(part.split("=", 1) for part in told.split(", ")) for rule, told in found}
 
 
 def test_the_default_profile_is_found(project):
     """Snakemake looks for it beside the Snakefile. Without it a run that was killed does not go on."""
-    told = project.snakemake("--dry-run").stderr
+    told = project.dry_run()
     assert "Using workflow specific profile" in told and "profiles/default" in told
     assert (ROOT / "profiles").resolve() == ROOT / "workflow/profiles"
 

@@ -372,7 +372,16 @@ def test_inspect_keeps_the_column_of_thresholds_where_nothing_was_selected(tmp_p
 def test_inspect_names_the_classes_that_an_image_shows(by_hand):
     table = inspect(by_hand(0.5), images=True)
     assert table.weak_labels.to_list() == ["sky, road", "sky", "sky, NA", ""]
-    assert table.columns.to_list() == ["image", "height", "width", "labeled", "labeled_share", "weak_labels", *CLASSES]
+    assert table.columns.to_list() == [
+        "image",
+        "height",
+        "width",
+        "labeled",
+        "labeled_share",
+        "mean_confidence",
+        "weak_labels",
+        *CLASSES,
+    ]
 
 
 @pytest.mark.parametrize("eta", [None, 0.5])

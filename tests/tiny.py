@@ -11,7 +11,8 @@ from torch import nn
 
 from selftrain import hdf5
 from selftrain.confidence import BINS
-from selftrain.data.tables import write_images
+from selftrain.data.reading import read_image
+from selftrain.data.tables import read_images, write_images
 from selftrain.label.pseudo_labels import FORMAT
 from selftrain.models import files
 from selftrain.models.segmenter import Segmenter
@@ -90,6 +91,7 @@ def write_pseudo_labels(path, names, labels, classes=CLASSES, mean_size=0.2):
         hdf5.create_planes(file, "confidence", np.uint8, (len(names), *canvas), 0)
         file["shapes"] = shapes
         file["counts"] = np.array([[(label == index).sum() for index in range(len(classes))] for label in labels])
+        file["mean_confidence"] = np.zeros(len(names), np.float32)
         file["histogram"] = np.zeros((len(classes), BINS), np.int64)
         hdf5.write_table(file, "classes", pd.DataFrame({"class": list(classes)}))
         hdf5.write_table(file, "cut", pd.DataFrame({"class": list(classes), "mean_size": mean_sizes}))
@@ -124,6 +126,12 @@ def save_model(path: Path, model=MODEL, classes=CLASSES, seed=0) -> Segmenter:
     segmenter = Segmenter(model, len(classes)).eval()
     files.save(path, segmenter, model, classes, step=0)
     return segmenter
+
+
+def pixels_of(images: Path, name: str) -> torch.Tensor:
+    """An image of a split as a batch, uint8 (1, 3, h, w)."""
+    table = read_images(images).set_index("image")
+    return torch.from_numpy(read_image(table.image_file[name])).permute(2, 0, 1)[None]
 
 
 def histogram_of(classes, bins, count):

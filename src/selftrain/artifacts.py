@@ -11,6 +11,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import time
 import uuid
 from collections.abc import Iterator
@@ -52,9 +53,15 @@ def writing(path: Path | str) -> Iterator[Path]:
     ...     _ = temporary.write_text("whole or not at all")
     """
     path = Path(path)
+    with _telling(path), _unfinished(path) as temporary:
+        yield temporary
+
+
+@contextmanager
+def _telling(path: Path) -> Iterator[None]:
+    """That the system does not let an output be written, told as a UserError."""
     try:
-        with _unfinished(path) as temporary:
-            yield temporary
+        yield
     except Exception as error:
         if reason := _refusal(error, path):
             raise UserError(f"{path}: cannot be written ({reason})") from error
@@ -110,7 +117,7 @@ def _temporary(path: Path) -> tuple[Path, IO[str] | None]:
             continue  # another user's
         if lock is None:
             continue  # another writes there
-        temporary.unlink(missing_ok=True)
+        _remove(temporary)
         if own is None:
             own = temporary, lock
         else:
@@ -135,6 +142,36 @@ def bring_back(folder: Path | str) -> int:
         with suppress(FileNotFoundError):
             os.utime(path, ns=(at, at), follow_symlinks=False)
     return len(ahead)
+
+
+@contextmanager
+def writing_folder(path: Path | str) -> Iterator[Path]:
+    """Yield a new empty folder beside `path`; when the block ends well it takes the place of `path`, else it goes.
+
+    Raises:
+        UserError: the system does not let it be written.
+    """
+    path = Path(path)
+    with _telling(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary, lock = _temporary(path)
+        try:
+            temporary.mkdir()
+            yield temporary
+            _remove(path)
+            temporary.replace(path)
+        finally:
+            _remove(temporary)
+            if lock is not None:
+                locks.unlock(lock, remove=True)
+
+
+def _remove(path: Path) -> None:
+    """A file, or a folder with all that is in it, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_text(path: Path | str, text: str) -> None:

@@ -265,19 +265,43 @@ class Flow(Splits):
                 tables += ["cut.csv", "pseudo_labels.csv", "pseudo_labels.h5"]
                 tables += ["pseudo_label_scores.csv"] if self.config.tasks[model.task].truth else []
             files += [self.model_path(model, table) for table in tables]
-        files += [self.calibration_path(model, mode, "calibration.csv") for model, mode in self.calibrations]
+        for model, mode in self.calibrations:
+            files += [self.calibration_path(model, mode, file) for file in ("calibration.csv", "reliability.csv")]
         return list(dict.fromkeys(files))
 
     def alarm_files(self) -> list[str]:
         """The alarms of every round; apart from the other tables, since no score follows from them."""
         return [self.model_path(model, "alarms.csv") for model in self.rounds if self.is_offline(model)]
 
+    def previewed(self, task: str) -> list[Model]:
+        """The models that a task's preview shows: of the first seed, those of round 0 and of each last round."""
+        told = [(name, model) for name, model in self.told_models() if model.task == task]
+        first = [(name, model) for name, model in told if model.seed == self.config.seeds[0]]
+        before = [model for _, model in first if model.round == 0]
+        return list(dict.fromkeys([*before, *dict(first).values()]))
+
+    def preview_files(self, task: str) -> dict[str, list[str]]:
+        """What a task's preview is made from."""
+        models = self.previewed(task)
+        return {
+            "images": [self.task_path(task, "data", "unlabeled", "images.csv")],
+            "models": [self.model_path(model, "model.safetensors") for model in models],
+            "labels": [self.model_path(model, "pseudo_labels.h5") for model in models if self.is_offline(model)],
+        }
+
     def report_images(self) -> list[str]:
-        """images.csv of the splits that the report shows pictures of, and classes.csv, by which it groups classes."""
+        """What the report shows of images: images.csv of splits and, unless it shows none, their previews; statistics
+        of the labeled split, by which it groups classes."""
         shown = [(task, split) for task in self.config.tasks for split in ("unlabeled", "truth")]
         listed = [(task, split) for task, split in shown if split in self.splits(task)]
-        classes = [self.task_path(task, "data", "labeled", "classes.csv") for task in self.config.tasks]
-        return [self.task_path(task, "data", split, "images.csv") for task, split in listed] + classes
+        known = [(task, file) for task in self.config.tasks for file in ("classes.csv", "statistics.h5")]
+        previews = [self.task_path(task, "preview.h5") for task in self.config.tasks if self.config.report.images]
+        return [
+            *(self.task_path(task, "data", split, "images.csv") for task, split in listed),
+            *(self.task_path(task, "data", "labeled", file) for task, file in known),
+            *(self.task_path(task, "data", "truth", "classes.csv") for task, split in listed if split == "truth"),
+            *previews,
+        ]
 
     def check_files(self) -> None:
         """Look for every file that the config names, before any job; reading them is the check stage's work."""

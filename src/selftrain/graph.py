@@ -24,10 +24,11 @@ from selftrain.settings.prediction import (
     EvaluatedSplit,
     EvaluateStageSettings,
     PredictStageSettings,
+    PreviewSettings,
     ReliabilitySettings,
     ScoreSettings,
 )
-from selftrain.settings.report import CalibratorReport, ReportSettings, RoundReport, TaskReport
+from selftrain.settings.report import CalibratorReport, ReportSettings, RoundReport, SummarySettings, TaskReport
 from selftrain.settings.selection import LabelSettings, Policy, SelectSettings
 from selftrain.settings.training import SupervisedSettings, TrainSettings, TrainStageSettings, WeakLabelSettings
 
@@ -156,9 +157,27 @@ class Graph(Flow):
         """The scores of pseudo-labels against hidden truth."""
         return ScoreSettings(truth=self.read(task, "truth"))
 
+    def preview(self, task: str) -> PreviewSettings:
+        """The images of a task that people look at."""
+        return PreviewSettings(
+            images=self.config.report.images,
+            evaluation=self.config.evaluation,
+            seed=self.config.seeds[0],
+            batch_size=self.config.batch_size,
+            read=self.read(task, "unlabeled"),
+        )
+
+    def summary(self) -> SummarySettings:
+        """All scores there will be."""
+        return SummarySettings(rounds=self._told_rounds())
+
     def report(self) -> ReportSettings:
         """Everything there will be to tell of."""
-        rounds = [
+        tasks = tuple(self._task_report(task) for task in self.config.tasks)
+        return ReportSettings(page=self.config.report, tasks=tasks, rounds=self._told_rounds())
+
+    def _told_rounds(self) -> tuple[RoundReport, ...]:
+        return tuple(
             RoundReport(
                 task=model.task,
                 experiment=name,
@@ -170,8 +189,7 @@ class Graph(Flow):
                 upper_bound=self.upper_bound(model),
             )
             for name, model in self.told_models()
-        ]
-        return ReportSettings(tasks=tuple(self._task_report(task) for task in self.config.tasks), rounds=tuple(rounds))
+        )
 
     def is_oracle(self, model: Model) -> bool:
         """Whether it may have learned from hidden truth."""
@@ -195,11 +213,19 @@ class Graph(Flow):
             evaluation={name: images[name] for name in settings.evaluation},
             subsets=tuple(settings.subsets),
             calibrations=tuple(
-                CalibratorReport(model=one.folder, mode=mode, file=self.calibration_path(one, mode, "calibration.csv"))
+                CalibratorReport(
+                    model=one.folder,
+                    mode=mode,
+                    file=self.calibration_path(one, mode, "calibration.csv"),
+                    reliability=self.calibration_path(one, mode, "reliability.csv"),
+                )
                 for one, mode in self.calibrations
                 if one.task == task
             ),
             labeled=self.task_path(task, "data", "labeled", "classes.csv"),
+            statistics=self.task_path(task, "data", "labeled", "statistics.h5"),
+            truth_classes=self.task_path(task, "data", "truth", "classes.csv") if settings.truth else None,
+            preview=self.task_path(task, "preview.h5") if self.config.report.images else None,
             groups=settings.groups,
         )
 
@@ -249,6 +275,13 @@ class Graph(Flow):
     def evaluate_code(self, model: Model) -> str:
         """Of scoring the network."""
         return self.code("selftrain.evaluate.stage", *self._network(model), own=self._own_module(model))
+
+    def preview_code(self, task: str) -> str:
+        """Of every network that predicts the images."""
+        models = self.previewed(task)
+        networks = sorted({module for model in models for module in self._network(model)})
+        own = sorted({self._own_module(model) or "" for model in models})
+        return " ".join(self.code("selftrain.preview.stage", *networks, own=one or None) for one in own)
 
     def select_code(self, model: Model) -> str:
         """Of the chosen policy."""

@@ -325,20 +325,37 @@ def score_stage(
     score(_settings(ScoreSettings, settings), pseudo_labels, truth, output)
 
 
+@app.command("preview")
+def preview_stage(
+    settings: SettingsFile,
+    images: Annotated[Path, typer.Option(help="images.csv of the unlabeled split.")],
+    model: Named,
+    output: Annotated[Path, typer.Option()],
+    pseudo_labels: Annotated[list[Path] | None, typer.Option(help="Repeatable.")] = None,
+    threads: Threads = 1,
+) -> None:
+    """Predict a few unlabeled images with the models before and after self-training."""
+    from selftrain.preview.stage import preview
+    from selftrain.settings.prediction import PreviewSettings
+
+    told = _settings(PreviewSettings, settings)
+    preview(told, images, _named(model), pseudo_labels or [], output, threads=threads)
+
+
 @app.command("summary")
 def summary_stage(settings: SettingsFile, output: Annotated[Path, typer.Option()]) -> None:
     """Join all scores into one table."""
     from selftrain.report.summary import write_summary
-    from selftrain.settings.report import ReportSettings
+    from selftrain.settings.report import SummarySettings
 
-    write_summary(_settings(ReportSettings, settings), output)
+    write_summary(_settings(SummarySettings, settings), output)
 
 
 @app.command("report")
 def report_stage(
     settings: SettingsFile,
     summary: Annotated[Path, typer.Option()],
-    output: Annotated[Path, typer.Option()],
+    output: Annotated[Path, typer.Option(help="Beside it go its folders, figures and images.")],
 ) -> None:
     """Write the page of all results."""
     from selftrain.report.page import write_report

@@ -1,4 +1,4 @@
-# evaluate: confusion matrices of models; scores of pseudo-labels where there is hidden truth.
+# evaluate: confusion matrices of models; scores of pseudo-labels where there is hidden truth; images to look at.
 
 
 rule evaluate:
@@ -52,3 +52,28 @@ rule score:
     shell:
         "python -m selftrain stage --log {log} score --settings {params.settings} --pseudo-labels {input.labels} --truth {input.truth}"
         " --output {output}"
+
+
+rule preview:
+    input:
+        unpack(lambda w: graph.preview_files(w.task)),
+    output:
+        f"{RESULTS}/{{task}}/preview.h5",
+    log:
+        f"{RESULTS}/logs/{{task}}/preview.log",
+    conda:
+        ENVIRONMENT
+    threads: THREADS
+    resources:
+        gpu=1,
+        torch_threads=THREADS,  # as many as set, also where --cores is less: their number is part of the result
+    params:
+        settings=lambda w: graph.told(graph.preview(w.task)),
+        code=lambda w: graph.preview_code(w.task),
+        models=lambda w, input: [
+            f"--model={model.folder}={file}" for model, file in zip(graph.previewed(w.task), input.models)
+        ],
+        labels=lambda w, input: [f"--pseudo-labels={file}" for file in input.labels],
+    shell:
+        "python -m selftrain stage --log {log} preview --settings {params.settings} --images {input.images} {params.models:q}"
+        " {params.labels:q} --threads {resources.torch_threads} --output {output}"

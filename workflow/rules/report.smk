@@ -11,7 +11,7 @@ rule summary:
     conda:
         ENVIRONMENT
     params:
-        settings=graph.told(graph.report()),
+        settings=graph.told(graph.summary()),
         code=graph.code("selftrain.report.summary"),
     shell:
         "python -m selftrain stage --log {log} summary --settings {params.settings} --output {output}"
@@ -24,7 +24,16 @@ rule report:
         graph.report_images(),
         summary=f"{RESULTS}/summary.csv",
     output:
-        report(f"{RESULTS}/report/index.html", caption="../report/page.rst", category="Results"),
+        page=report(f"{RESULTS}/report/index.html", caption="../report/page.rst", category="Results"),
+        figures=report(
+            directory(f"{RESULTS}/report/figures"),
+            patterns=["{task}/{section}/{name}.svg"],
+            caption="../report/figure.rst",
+            category="Figures",
+            subcategory="{task}",
+            labels={"figure": "{section}", "of": "{name}"},
+        ),
+        images=directory(f"{RESULTS}/report/images"),
     log:
         f"{RESULTS}/logs/report.log",
     conda:
@@ -34,4 +43,4 @@ rule report:
         code=graph.code("selftrain.report.page"),
     shell:
         "python -m selftrain stage --log {log} report --settings {params.settings} --summary {input.summary}"
-        " --output {output}"
+        " --output {output.page}"

@@ -15,10 +15,12 @@ from selftrain.errors import UserError
 from selftrain.inspection import labels, tables
 from selftrain.label import pseudo_labels
 from selftrain.predict import store
+from selftrain.preview import file as preview
 
+FORMATS = (pseudo_labels.FORMAT.name, store.FORMAT.name, STATISTICS.name, preview.FORMAT.name)
 KNOWN = (
-    "inspect reads pseudo_labels.h5, a shard of predictions, statistics.h5, model.safetensors, manifest.json, and the "
-    f"tables {', '.join(tables.BY_NAME)} and train as .csv"
+    "inspect reads pseudo_labels.h5, a shard of predictions, statistics.h5, preview.h5, model.safetensors, "
+    f"manifest.json, and the tables {', '.join(tables.BY_NAME)} and train as .csv"
 )
 
 
@@ -26,7 +28,7 @@ def inspect(path: Path | str, *, images: bool = False, portions: Sequence[float]
     """What is in a file.
 
     Args:
-        path: pseudo_labels.h5, a shard of predictions, statistics.h5, a table, a model or its manifest.
+        path: pseudo_labels.h5, a shard of predictions, statistics.h5, preview.h5, a table, a model or its manifest.
         images: one row per image instead of one per class.
         portions: what the policy of pseudo_labels.h5 would select at each of these, from the histograms alone.
 
@@ -43,6 +45,8 @@ def inspect(path: Path | str, *, images: bool = False, portions: Sequence[float]
         return labels.of_predictions(path, images)
     if kind == STATISTICS.name:
         return _statistics(path, images)
+    if kind == preview.FORMAT.name:
+        return labels.of_preview(path, images)
     if images:
         raise UserError(f"{path}: has no images; give the pseudo_labels.h5, a shard of predictions or statistics.h5")
     if kind == "model":
@@ -79,7 +83,7 @@ def _hdf5_kind(path: Path) -> str | None:
             name = file.attrs.get("format")
     except OSError as error:
         raise UserError(f"{path}: not a whole HDF5 file ({error})") from None
-    return name if name in (pseudo_labels.FORMAT.name, store.FORMAT.name, STATISTICS.name) else None
+    return name if name in FORMATS else None
 
 
 def _is_manifest(path: Path) -> bool:

@@ -14,6 +14,7 @@ from selftrain.errors import UserError
 from selftrain.inspection.tables import read_table
 from selftrain.label.pseudo_labels import PseudoLabels
 from selftrain.predict.store import Predictions
+from selftrain.preview.file import Preview
 from selftrain.select.cut import Counts, at_or_above, kl_divergence
 from selftrain.select.policies import decide, has_fixed_threshold
 from selftrain.settings.selection import LabelSettings
@@ -72,6 +73,21 @@ def of_predictions(path: Path, images: bool) -> pd.DataFrame:
         }
         | agree
     )
+
+
+def of_preview(path: Path, images: bool) -> pd.DataFrame:
+    """Per class its share of the pixels that each model predicts; or the images, by what they were chosen."""
+    with Preview(path) as preview:
+        if images:
+            height, width = preview.shapes.T
+            worth = {"mean_confidence": preview.worth.confidence, "rarity": preview.worth.rarity}
+            return pd.DataFrame({"image": preview.images, "height": height, "width": width, **worth})
+        table = pd.DataFrame({"class": preview.classes})
+        for folder in preview.models:
+            predicted = [preview.predicted(folder, position).ravel() for position in range(len(preview.images))]
+            pixels = np.bincount(np.concatenate(predicted), minlength=len(table))[: len(table)]
+            table[folder] = pixels / max(1, pixels.sum())
+        return table
 
 
 def select_portions(labels: PseudoLabels, portions: Sequence[float]) -> pd.DataFrame:

@@ -16,7 +16,7 @@ from selftrain.settings.selection import LabelSettings
 
 SHARD = hdf5.Format(
     "selftrain-pseudo-labels-shard",
-    2,
+    3,
     "run label again to make it",
     {
         "images": ("O", "N"),
@@ -25,6 +25,7 @@ SHARD = hdf5.Format(
         "confidence": ("u", "NHW"),
         "counts": ("i", "NC"),
         "changed": ("i", "C"),
+        "mean_confidence": ("f", "N"),
     },
     {"agreement": ("u", "NHW")},
 )

@@ -149,9 +149,11 @@ def class_table(cut: pd.DataFrame, images: Images, labeled: Labeled) -> pd.DataF
 def _write_counts(
     file: h5py.File, shards: Sequence[Path], images: Images, cut: pd.DataFrame, eta: float | None
 ) -> Labeled:
-    """Write the labeled pixels of each image, (N, C), and its weak labels where `eta` is given, a shard at a time."""
+    """Write the labeled pixels of each image, (N, C), its mean confidence, (N,), and its weak labels where `eta` is
+    given, a shard at a time."""
     shape = (len(images.names), len(cut))
     counts = file.create_dataset("counts", shape, np.int64)
+    confidence = file.create_dataset("mean_confidence", shape[:1], np.float32)
     weak = None if eta is None else file.create_dataset("weak_labels", shape, np.uint8)
     pixels, shown, changed, weakly = (np.zeros(len(cut), np.int64) for _ in range(4))
     first = 0
@@ -159,7 +161,8 @@ def _write_counts(
         with SHARD.read(path) as shard:
             of_shard = shard["counts"][:]
             changed += shard["changed"][:]
-        place = slice(first, first := first + len(of_shard))
+            place = slice(first, first := first + len(of_shard))
+            confidence[place] = shard["mean_confidence"][:]
         counts[place] = of_shard
         pixels += of_shard.sum(0)
         shown += (of_shard > 0).sum(0)

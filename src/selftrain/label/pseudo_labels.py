@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from selftrain.confidence import log_odds_of_coarse
 
 FORMAT = hdf5.Format(
     "selftrain-pseudo-labels",
-    4,
+    5,
     "run label again to make it",
     {
         "images": ("O", "N"),
@@ -25,6 +26,7 @@ FORMAT = hdf5.Format(
         "label": ("u", "NHW"),
         "confidence": ("u", "NHW"),
         "counts": ("i", "NC"),
+        "mean_confidence": ("f", "N"),
         "histogram": ("i", "CB"),
         "classes": ("V", "C"),
         "cut": ("V", "C"),
@@ -50,12 +52,13 @@ class PseudoLabels:
         names: the N image names.
         shapes: true sizes, int32 (N, 2).
         counts: labeled pixels, int64 (N, C).
+        mean_confidence: log-odds, the mean over all pixels of each image, labeled or not, float32 (N,).
         branches: of the network that made them, how many could agree on a pixel; 1 where nothing is known of it.
         weak_labels: 1 where an image shows a class, uint8 (N, C); None where the round has no weak labels.
         classes: one row per class: predicted, filtered, agreeing, pixels, share, prior, threshold, kept fraction,
             images.
         cut: the table that select wrote.
-        histogram: predicted pixels by class and bin, int64 (C, BINS).
+        positions: of each image, by its name.
 
     Raises:
         UserError: the file is missing, cut short, or no pseudo-labels.
@@ -69,22 +72,30 @@ class PseudoLabels:
             self.names = hdf5.read_names(file, "images")
             self.shapes: npt.NDArray[np.int32] = file["shapes"][:]
             self.counts: npt.NDArray[np.int64] = file["counts"][:]
+            self.mean_confidence: npt.NDArray[np.float32] = file["mean_confidence"][:]
             weak = file.get("weak_labels")
             self.weak_labels: npt.NDArray[np.uint8] | None = None if weak is None else weak[:]
             self.classes = hdf5.read_table(file, "classes")
             self.cut = hdf5.read_table(file, "cut")
-            self.histogram: npt.NDArray[np.int64] = file["histogram"][:]
             self.branches = int(file.attrs.get("branches", 1))
-        self._positions = {name: position for position, name in enumerate(self.names)}
+        self.positions = {name: position for position, name in enumerate(self.names)}
         self._opened: tuple[int, dict[str, h5py.Dataset]] | None = None
 
     def __len__(self) -> int:
         return len(self.names)
 
+    @cached_property
+    def histogram(self) -> npt.NDArray[np.int64]:
+        """Predicted pixels by class and bin, int64 (C, BINS); megabytes, so read when asked for."""
+        with FORMAT.read(self.path) as file:
+            found: npt.NDArray[np.int64] = file["histogram"][:]
+        return found
+
     @property
     def images(self) -> pd.DataFrame:
-        """One row per image: image, height, width, labeled (pixels), labeled_share, the names of its weak_labels where
-        there are any, what a review made of it (excluded, mask) where there is one, and the pixels of each class."""
+        """One row per image: image, height, width, labeled (pixels), labeled_share, mean_confidence (log-odds, of all
+        pixels), the names of its weak_labels where there are any, what a review made of it (excluded, mask) where there
+        is one, and the pixels of each class."""
         labeled = self.counts.sum(1)
         known = pd.DataFrame(
             {
@@ -93,6 +104,7 @@ class PseudoLabels:
                 "width": self.shapes[:, 1],
                 "labeled": labeled,
                 "labeled_share": labeled / np.maximum(1, self.shapes.prod(1, dtype=np.int64)),
+                "mean_confidence": self.mean_confidence,
             }
         )
         if self.weak_labels is not None:
@@ -111,6 +123,10 @@ class PseudoLabels:
         """The log-odds of each pixel's predicted class, in steps of a quarter, (h, w); of ignored pixels too."""
         return log_odds_of_coarse(self._read("confidence", image))
 
+    def coarse_confidence(self, image: int | str) -> npt.NDArray[np.uint8]:
+        """The byte that `confidence` is told by, (h, w): b stands for log-odds from b / 4 - 8 on."""
+        return self._read("confidence", image)
+
     def agreement(self, image: int | str) -> npt.NDArray[np.uint8]:
         """How many of the network's branches name the most frequent class of each pixel, 1 to `branches`, (h, w).
 
@@ -121,7 +137,7 @@ class PseudoLabels:
         return self._read("agreement", image)
 
     def _read(self, name: str, image: int | str) -> npt.NDArray[np.uint8]:
-        position = self._positions[image] if isinstance(image, str) else range(len(self))[image]
+        position = self.positions[image] if isinstance(image, str) else range(len(self))[image]
         height, width = self.shapes[position]
         planes = self._datasets()[name]
         with FORMAT.telling(self.path):

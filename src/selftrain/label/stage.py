@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from selftrain import draws, hdf5
-from selftrain.confidence import BINS, coarse
+from selftrain.confidence import BINS, coarse, log_odds_of
 from selftrain.data.review import Reviewed, read_checked, read_mask
 from selftrain.errors import UserError
 from selftrain.label.layout import MADE, SHARD, Labels, create_planes, made_from, write_images
@@ -88,6 +88,7 @@ def label(
         file.attrs[MADE] = made_from(settings, shard, cut)
         write_images(file, shard.images, shard.shapes)
         counts = file.create_dataset("counts", (len(shard), len(names)), np.int64)
+        mean_confidence = file.create_dataset("mean_confidence", (len(shard),), np.float32)
         changed = np.zeros(len(names), np.int64)
         labels, confidence, *agreement = create_planes(file, len(shard), shard.canvas, shard.branches)
         for position, name in enumerate(followed(shard.images, "label", len(shard))):
@@ -96,6 +97,7 @@ def label(
             if name in reviewed:
                 kept = _as_reviewed(reviewed[name], names, kept)
             counts[position] = _count(kept, len(names))
+            mean_confidence[position] = log_odds_of(bins.mean())
             if choice is not shard or name in reviewed:
                 changed += _count(kept[kept != shard.read(position)[0]], len(names))
             hdf5.write_plane(labels, position, kept)

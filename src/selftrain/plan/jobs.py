@@ -19,6 +19,7 @@ TOLD_BY = {
     "merge": "pseudo_labels.h5",
     "statistics": "classes.csv",
     "reliability": "reliability.csv",
+    "report": "index.html",
 }
 """Of the rules with several outputs the one that stands for the job."""
 

@@ -14,7 +14,7 @@ from selftrain.plan.work import Work, Workload
 
 FLOW = (
     *("draw", "check", "list", "review", "statistics", "pretrain", "calibrate", "reliability", "predict", "select"),
-    *("signs", "alarms", "choose", "label", "merge", "score", "train", "evaluate", "summary", "report"),
+    *("signs", "alarms", "choose", "label", "merge", "score", "train", "evaluate", "preview", "summary", "report"),
 )
 """The rules, in the order of the flow."""
 COLUMNS = ["job", "jobs", "images", "forward_passes", "steps", "disk_mb", "hours"]

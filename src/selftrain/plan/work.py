@@ -89,6 +89,8 @@ class Workload:
         if job.rule in ("calibrate", "reliability"):
             splits = ["calibration"] if job.rule == "calibrate" else self.graph.reliability_splits(task)
             return self._look(model_at(task, "/".join(place[:3])), splits, InferenceSettings())
+        if job.rule == "preview":
+            return self._preview(task)
         if job.rule == "merge":
             unlabeled = self.split(task, "unlabeled")
             return Work(unlabeled.count, bytes=PSEUDO_LABELS * unlabeled.count * unlabeled.area)
@@ -149,6 +151,12 @@ class Workload:
         forward = sum(one.count * passes for one, (passes, _) in zip(found, each, strict=True))
         seen = sum(one.count * pixels for one, (_, pixels) in zip(found, each, strict=True))
         return Work(sum(one.count for one in found), forward, 0, seen, 0, 0, self._network(model))
+
+    def _preview(self, task: str) -> Work:
+        models, unlabeled = self.graph.previewed(task), self.split(task, "unlabeled")
+        count = len(models) * min(self.graph.config.report.images, unlabeled.count)
+        passes, pixels = views(self.graph.config.evaluation, unlabeled.area)
+        return Work(count, count * passes, 0, count * pixels, 0, 0, self._network(models[0]))
 
 
 def _images(count: int, sizes: Sequence[Size]) -> Images:

@@ -13,6 +13,8 @@ from torch import Tensor
 from selftrain.settings.data import Size
 from selftrain.settings.prediction import PatchSettings
 
+MIB = 2**20
+
 CACHED = 2**26
 """Bytes of class scores that a CPU works on at a time: more patches a forward are no faster there."""
 
@@ -99,7 +101,7 @@ def bands_over_patches(
     counts = torch.from_numpy(coverage(size, settings.size, corners))
     canvas, margins = _padded(image, settings.size, fill)
     corners = corners + margins
-    budget = settings.memory * 2**20
+    budget = settings.memory * MIB
     channels = sets * classes
     at_once = min(budget, CACHED) if image.device.type == "cpu" else budget
     # Three planes of scores live at once for each patch: the logits at full size, what softmax makes of them, a copy.

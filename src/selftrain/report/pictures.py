@@ -1,15 +1,13 @@
-"""Pictures of a few images, small enough to stand inside a page: unlabeled ones with their truth and pseudo-labels, and
-what online trainings made of some.
+"""Pictures for the page as data URIs, and the strips of what online trainings made of some images.
 
-A photo is there once; labels lie over it as transparent palette images, ignored pixels as a shadow, disagreement of
-branches in one bright color.
+In a strip a photo is there once; labels lie over it as transparent palette images, ignored pixels as a shadow,
+disagreement of branches in one bright color.
 """
 
 from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,12 +15,10 @@ import numpy as np
 from PIL import Image
 
 from selftrain.data.palette import palette
-from selftrain.data.reading import read_label, read_photo
-from selftrain.data.tables import read_images
-from selftrain.label.pseudo_labels import PseudoLabels
-from selftrain.report.results import Results
+from selftrain.data.reading import read_photo
+from selftrain.report.results import Results, last_of_first_seed
 from selftrain.settings.data import IGNORE
-from selftrain.settings.report import RoundReport, TaskReport
+from selftrain.settings.report import TaskReport
 from selftrain.train import examples
 
 LONGEST = 640
@@ -31,25 +27,6 @@ CLASS_ALPHA, IGNORED_ALPHA = 165, 175
 CLEAR = IGNORE - 1
 DISAGREE, DISAGREE_ALPHA = (255, 0, 200), 215
 """A color that no photo has."""
-
-
-@dataclass(frozen=True)
-class Panel:
-    """A title, a transparent picture to lie over the photo (or none), and what is known of it."""
-
-    title: str
-    overlay: str
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Scene:
-    """An image as a data URI, its shape as CSS says it, and the panels that show it."""
-
-    name: str
-    photo: str
-    ratio: str
-    panels: list[Panel]
 
 
 @dataclass(frozen=True)
@@ -70,28 +47,11 @@ class Strip:
     views: list[View]
 
 
-def scenes(results: Results, task: TaskReport, wanted: int = 4) -> list[Scene]:
-    """Evenly spaced unlabeled images, with the pseudo-labels of each experiment's last round (of its first seed).
-
-    None where all experiments are online: they leave no pseudo-labels.
-    """
-    table = read_images(task.unlabeled)
-    truth = read_images(task.truth).set_index("image").label_file.to_dict() if task.truth else {}
-    labels = {one.experiment: PseudoLabels(path) for one, path in _last(results.rounds(task), "pseudo_labels.h5")}
-    found = []
-    for position in evenly_spaced(len(table), wanted) if labels else []:
-        name, file = table.image.iloc[position], table.image_file.iloc[position]
-        panels = [Panel("image", ""), *_panels(task, name, truth.get(name, ""), labels)]
-        height, width = int(table.height.iloc[position]), int(table.width.iloc[position])
-        found.append(Scene(name, photo(file), f"{width} / {height}", panels))
-    return found
-
-
 def strips(results: Results, task: TaskReport) -> list[Strip]:
     """How each online experiment (of its first seed) used an unlabeled image, at a few steps."""
     colors = palette(len(task.classes), task.colors)
     found = []
-    for one, path in _last(results.rounds(task), "examples.h5"):
+    for one, path in last_of_first_seed(results.rounds(task), "examples.h5"):
         for step, of in examples.read(path).items():
             pictures = [picture for picture in of.values() if picture.ndim == 3]
             if not pictures:
@@ -141,15 +101,6 @@ def legend(task: TaskReport) -> list[tuple[str, str]]:
     return [(name, "rgb({}, {}, {})".format(*colors[3 * i : 3 * i + 3])) for i, name in enumerate(task.classes)]
 
 
-def evenly_spaced(count: int, wanted: int) -> list[int]:
-    """Up to `wanted` positions below `count`, the first and the last among them.
-
-    >>> evenly_spaced(96, 4), evenly_spaced(2, 4)
-    ([0, 32, 63, 95], [0, 1])
-    """
-    return sorted({round(position) for position in np.linspace(0, count - 1, wanted)}) if count else []
-
-
 def photo(path: Path | str) -> str:
     """An image file as a small JPEG, a data URI."""
     return jpeg(read_photo(path))
@@ -160,6 +111,11 @@ def jpeg(image: np.ndarray) -> str:
     picture = Image.fromarray(image)
     picture.thumbnail((LONGEST, LONGEST))
     return _uri(picture, "jpeg", quality=85)
+
+
+def gray(numbers: np.ndarray) -> str:
+    """Numbers from 0 to 255, (h, w), as the levels of a gray PNG, a data URI."""
+    return _uri(_shrunk(numbers), "png")
 
 
 def overlay(label: np.ndarray, colors: list[int]) -> str:
@@ -178,46 +134,16 @@ def disagreement(share: np.ndarray) -> str:
 
 
 def _transparent(indices: np.ndarray, colors: list[int], alpha: bytes) -> str:
-    picture = Image.fromarray(indices)
-    scale = max(1.0, max(picture.size) / LONGEST)
-    picture = picture.resize([round(side / scale) for side in picture.size], Image.Resampling.NEAREST)
+    picture = _shrunk(indices)
     picture.putpalette(colors)
-    return _uri(picture, "png", transparency=alpha, optimize=True)
+    return _uri(picture, "png", transparency=alpha)
 
 
-def _last(rounds: list[RoundReport], name: str) -> Iterator[tuple[RoundReport, Path]]:
-    """Of each experiment's first seed the last round that has a file of this name."""
-    last: dict[str, RoundReport] = {}
-    for one in rounds:
-        known = last.get(one.experiment)
-        if Path(one.folder, name).is_file() and (known is None or known.seed == one.seed):
-            last[one.experiment] = one
-    return ((one, Path(one.folder, name)) for one in last.values())
-
-
-def _panels(task: TaskReport, name: str, truth: str, labels: dict[str, PseudoLabels]) -> Iterator[Panel]:
-    colors = palette(len(task.classes), task.colors)
-    right = None
-    if truth and task.read_truth is not None:
-        right = read_label(truth, task.read_truth)
-        yield Panel("truth", overlay(right, colors))
-    for experiment, of in labels.items():
-        if name in of.names:
-            label = of.label(name)
-            yield Panel(f"{experiment}, round {of.attributes['round']}", overlay(label, colors), _note(label, right))
-            if of.branches > 1:
-                share = of.agreement(name) / of.branches
-                yield Panel(f"{experiment}: branches", disagreement(share), f"{(share == 1).mean():.0%} agree")
-
-
-def _note(label: np.ndarray, truth: np.ndarray | None) -> str:
-    """How much of the image is labeled, and how much of that is right."""
-    labeled = label != IGNORE
-    text = f"{labeled.mean():.0%} labeled"
-    if truth is None or truth.shape != label.shape:
-        return text
-    known = labeled & (truth != IGNORE)
-    return f"{text}, {(label == truth)[known].mean():.0%} of it right" if known.any() else text
+def _shrunk(numbers: np.ndarray) -> Image.Image:
+    """As a picture no longer than `LONGEST`, no numbers mixed."""
+    picture = Image.fromarray(numbers)
+    scale = max(1.0, max(picture.size) / LONGEST)
+    return picture.resize([max(1, round(side / scale)) for side in picture.size], Image.Resampling.NEAREST)
 
 
 def _uri(picture: Image.Image, kind: str, **options: object) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from selftrain import artifacts
-from selftrain.settings.report import ReportSettings, RoundReport
+from selftrain.settings.report import RoundReport, SummarySettings
 
 COLUMNS = [
     "task",
@@ -23,12 +23,12 @@ COLUMNS = [
 ]
 
 
-def write_summary(settings: ReportSettings, output: Path) -> None:
+def write_summary(settings: SummarySettings, output: Path) -> None:
     """Write summary.csv from the tables beside each model."""
     artifacts.write_csv(output, summarize(settings))
 
 
-def summarize(settings: ReportSettings) -> pd.DataFrame:
+def summarize(settings: SummarySettings) -> pd.DataFrame:
     """The summary; `gain` is over the same seed's round 0, shares are from 0 to 1."""
     table = pd.concat([_rows(one) for one in settings.rounds], ignore_index=True)
     start = table[table["round"] == 0].set_index(["task", "experiment", "seed", "split"]).miou

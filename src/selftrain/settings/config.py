@@ -12,6 +12,7 @@ from selftrain.settings.inheritance import with_defaults
 from selftrain.settings.model import ModelSettings
 from selftrain.settings.prediction import InferenceSettings, PredictionSettings
 from selftrain.settings.references import problems_between
+from selftrain.settings.report import PageSettings
 from selftrain.settings.training import TrainSettings
 
 
@@ -60,6 +61,7 @@ class Config(Settings):
     evaluation: InferenceSettings = InferenceSettings()
     """How every model is evaluated."""
     alarms: AlarmSettings = AlarmSettings()
+    report: PageSettings = PageSettings()
     pretrain: dict[Name, Pretrain] = Field(min_length=1)
     experiments: dict[Name, ExperimentSettings] = Field(default_factory=dict)
     only: tuple[str, ...] | None = None

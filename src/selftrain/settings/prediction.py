@@ -123,6 +123,18 @@ class EvaluateStageSettings(Settings):
     """By which frequency and size classes are grouped, for a mean IoU over each group."""
 
 
+class PreviewSettings(Settings):
+    """All that predicting a few unlabeled images to be looked at depends on, beside its input files."""
+
+    images: int
+    """How many."""
+    evaluation: InferenceSettings
+    seed: int
+    """Of the places of random patches."""
+    batch_size: int
+    read: ReadSettings
+
+
 class ScoreSettings(Settings):
     """All that scoring pseudo-labels against hidden truth depends on."""
 

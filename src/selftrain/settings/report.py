@@ -1,7 +1,20 @@
 """Settings of the report: which results it tells of, and where they are."""
 
+from typing import Annotated
+
+from pydantic import Field
+
 from selftrain.settings.base import Settings
 from selftrain.settings.data import Color, GroupSettings, ReadSettings
+
+
+class PageSettings(Settings):
+    """What the report's page has of images; a change reruns no more than the report and its preview."""
+
+    images: Annotated[int, Field(ge=0)] = 12
+    """Unlabeled images of each task to look at: those with the lowest confidence and those with the rarest classes."""
+    embedded: Annotated[int, Field(ge=0)] = 16
+    """MiB of images that may stand inside the page; if all are more, they are files in a folder beside it."""
 
 
 class CalibratorReport(Settings):
@@ -12,6 +25,8 @@ class CalibratorReport(Settings):
     mode: str
     file: str
     """calibration.csv."""
+    reliability: str
+    """reliability.csv."""
 
 
 class TaskReport(Settings):
@@ -32,6 +47,12 @@ class TaskReport(Settings):
     calibrations: tuple[CalibratorReport, ...] = ()
     labeled: str | None = None
     """classes.csv of the labeled split."""
+    statistics: str | None = None
+    """statistics.h5 of the labeled split."""
+    truth_classes: str | None = None
+    """classes.csv of the hidden truth."""
+    preview: str | None = None
+    """preview.h5, where images are shown."""
     groups: GroupSettings = GroupSettings()
     """How classes are grouped by it."""
 
@@ -55,8 +76,14 @@ class RoundReport(Settings):
     """The folder of a model of the target's labels, whose gain is shown beside its."""
 
 
-class ReportSettings(Settings):
-    """Everything a summary or a report tells of, in the order of the config."""
+class SummarySettings(Settings):
+    """Which models a summary tells of, in the order of the config."""
 
-    tasks: tuple[TaskReport, ...]
     rounds: tuple[RoundReport, ...]
+
+
+class ReportSettings(SummarySettings):
+    """Everything a report tells of, in the order of the config."""
+
+    page: PageSettings = PageSettings()
+    tasks: tuple[TaskReport, ...]

@@ -1,0 +1,93 @@
+"""Figures of scores: mIoU over rounds, gains by class, accuracy by object size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+from selftrain.report.figures.style import DASHES, INK, MUTED, RULE, SERIES, STYLE, named_rows, single, spread
+
+
+def curves_figure(summary: pd.DataFrame) -> Figure:
+    """MIoU over rounds on one split, a line per experiment from round 0 on, named at its end.
+
+    Of several seeds the line is the mean, its bars the sample's standard deviation.
+    """
+    values = summary.assign(miou=summary.miou * 100).groupby(["experiment", "round"], sort=False).miou
+    means, deviations = values.mean(), values.std()
+    names, last = list(summary.experiment.unique()), int(summary["round"].max())
+    ends = [means[name].sort_index().iloc[-1] for name in names]
+    with mpl.rc_context(STYLE):
+        height = max(2.4, 0.7 + 0.165 * len(names))
+        figure, axes = single(height)
+        low, high = means.min(), means.max()
+        room = max(high - low, 1) * 0.06
+        axes.set_ylim(low - room, high + room)
+        lines = (high - low + 2 * room) / (height - 0.6)  # points of mIoU an inch
+        for position, (name, place) in enumerate(zip(names, spread(ends, 0.155 * lines, low, high), strict=True)):
+            color, dash = SERIES[position % len(SERIES)], DASHES[position // len(SERIES) % len(DASHES)]
+            of, deviation = means[name].sort_index(), deviations[name].sort_index()
+            axes.plot(of.index, of, color=color, linestyle=dash, linewidth=1.3, marker="o", markersize=3, clip_on=False)
+            if deviation.notna().any():
+                axes.errorbar(of.index, of, deviation, color=color, fmt="none", elinewidth=0.9, alpha=0.6)
+            end = (of.index[-1], of.iloc[-1])
+            axes.plot([end[0], last + 0.06], [end[1], place], color=RULE, linewidth=0.7, zorder=0, clip_on=False)
+            text = f"{of.iloc[-1]:.1f}  {name}"
+            axes.annotate(text, (last + 0.08, place), color=color, va="center", annotation_clip=False, fontsize=8.5)
+        axes.set_xlim(0, max(last, 1))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(axis="y")
+        axes.spines["left"].set_visible(False)
+        axes.set_xlabel("round")
+        axes.set_ylabel("mIoU, %")
+        return figure
+
+
+def gains_figure(gains: pd.DataFrame, classes: Sequence[str]) -> Figure:
+    """Gain of each class's IoU over round 0: a bar, and as an outline what labels of the target would give
+    (strategic curriculum, Figure 3)."""
+    means = gains.groupby("class")[["gain", "possible"]].mean().reindex(list(classes)) * 100
+    rows = np.arange(len(classes))
+    with mpl.rc_context(STYLE):
+        figure, axes = single(0.7 + 0.24 * len(classes))
+        axes.barh(rows, means.possible, 0.74, facecolor="none", edgecolor=MUTED, linewidth=1, label="target labels")
+        axes.barh(rows, means.gain, 0.46, color=SERIES[0], label=str(gains.experiment.iloc[0]))
+        axes.axvline(0, color=INK, linewidth=0.8)
+        named_rows(axes, classes)
+        axes.set_xlabel("gain over round 0, points of IoU")
+        figure.legend(loc="outside upper left", ncols=2, frameon=False, handlelength=1.2)
+        return figure
+
+
+def sizes_figure(objects: pd.DataFrame) -> Figure:
+    """Share of right pixels by the size of objects on one split, a line per model (DARS Figure 5b); round 0 is dotted.
+
+    A dot stands in the middle of an octave of sizes; pixels count over all classes and seeds.
+    """
+    with mpl.rc_context(STYLE):
+        models = list(objects.model.unique())
+        figure, axes = single(2.4 + 0.16 * -(-len(models) // 3))
+        later = 0
+        for model in models:
+            of = objects[objects.model == model].sort_values("lower")
+            starts = model.endswith(", round 0")
+            style = ":" if starts else "-" if later < len(SERIES) else "--"
+            color = INK if starts else SERIES[later % len(SERIES)]
+            middle, right = np.sqrt(of.lower * of.upper), 100 * of.correct / of.pixels
+            axes.plot(middle, right, style, color=color, marker="o", markersize=2.5, linewidth=1.2, label=model)
+            later += not starts
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_locator(LogLocator(base=4, numticks=9))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        axes.set_ylim(0, 100)
+        axes.grid()
+        axes.set_xlabel("size of the object, pixels")
+        axes.set_ylabel("right, % of its pixels")
+        figure.legend(loc="outside upper left", ncols=3, frameon=False, handlelength=1.6)
+        return figure

@@ -1,0 +1,94 @@
+"""Runs the jobs of a graph as forks of one process that has imported PyTorch, whose start is most of a tiny job.
+
+`forked_jobs(folder)` makes `folder/bin/python`, which hands what it is called with to that process (Linux).
+"""
+
+import contextlib
+import importlib
+import json
+import os
+import runpy
+import select
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+PRELOADED = ("torch", "torchvision.transforms.v2", "timm", "lightning_fabric", "pandas", "pydantic", "typer")
+"""What jobs import from elsewhere; without h5py, which looks at the environment when it is imported."""
+
+CLIENT = f"""#!{sys.executable} -IS
+import json, os, socket, sys
+with socket.socket(socket.AF_UNIX) as server:
+    server.connect(os.path.dirname(__file__) + "/jobs")
+    job = json.dumps([sys.argv[1:], os.getcwd(), dict(os.environ)])
+    socket.send_fds(server, [job.encode()], [1, 2])
+    server.shutdown(socket.SHUT_WR)
+    code = server.recv(1)
+    server.recv(1)  # until the job's process is gone
+sys.exit(code[0] if code else 1)
+"""
+
+
+@contextlib.contextmanager
+def forked_jobs(folder: Path) -> Iterator[Path]:
+    """The path of a Python that runs `-m selftrain` in a fork, as long as this block lasts."""
+    python = folder / "bin/python"
+    python.parent.mkdir()
+    python.write_text(CLIENT)
+    python.chmod(0o755)
+    command = [sys.executable, __file__, python.with_name("jobs")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
+        assert server.stdout is not None
+        assert server.stdout.readline() == b"ready\n"
+        yield python
+
+
+def serve(address: str) -> None:
+    """Fork for each job that is sent, until standard input ends, as it does with who started this."""
+    for name in PRELOADED:
+        importlib.import_module(name)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the forks: the client hears of their end
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(address)
+        server.listen()
+        print("ready", flush=True)
+        while sys.stdin not in select.select([server, sys.stdin], [], [])[0]:
+            client, _ = server.accept()
+            if os.fork() == 0:
+                server.close()
+                run(client)
+                return
+            client.close()
+
+
+def run(client: socket.socket) -> None:
+    """Become the job's process, and tell how it ended."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    told, (out, err), *_ = socket.recv_fds(client, 1 << 20, 2)
+    while part := client.recv(1 << 20):
+        told += part
+    (option, module, *arguments), folder, environment = json.loads(told)
+    assert option == "-m"
+    os.dup2(out, 1)
+    os.dup2(err, 2)
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.path[:0] = ["", *environment["PYTHONPATH"].split(os.pathsep)]
+    sys.argv = [module, *arguments]
+    code: object = 1
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        code = 0
+    except SystemExit as end:
+        code = end.code
+        raise
+    finally:
+        client.send(bytes([code if isinstance(code, int) else 1 if code else 0]))
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1])
