@@ -377,7 +377,10 @@ def job_of(ran: tuple[Path, list[Job]], output: str) -> Job:
     """The job that makes a file, without that file and the others that it makes."""
     (job,) = [job for job in ran[1] if any(path.endswith(output) for path in job.outputs)]
     for path in job.outputs:
-        Path(path).unlink(missing_ok=True)
+        if Path(path).is_dir():
+            shutil.rmtree(path)
+        else:
+            Path(path).unlink(missing_ok=True)
     return job
 
 
