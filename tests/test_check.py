@@ -99,11 +99,6 @@ def test_a_missing_file_of_a_list_hides_no_broken_one(task: CheckSettings, tmp_p
     ]
 
 
-def test_an_empty_split_is_told(task: CheckSettings, tmp_path: Path) -> None:
-    shutil.rmtree(tmp_path / "unlabeled")
-    assert problems(task) == [f"unlabeled: {tmp_path}/unlabeled/images/*: no file matches"]
-
-
 def test_labels_beside_unlabeled_images_may_be_broken(task: CheckSettings, tmp_path: Path) -> None:
     (tmp_path / "unlabeled/labels/unlabeled-0.png").write_text("text")
     check(task)
@@ -139,10 +134,3 @@ def test_hidden_truth_is_verified_and_is_no_leak(task: CheckSettings, tmp_path: 
     (tmp_path / "unlabeled/labels/unlabeled-0.png").write_text("text")
     (line,) = problems(task)
     assert line.startswith("truth: ")
-
-
-def test_nothing_is_written_where_there_are_problems(task: CheckSettings, tmp_path: Path) -> None:
-    (tmp_path / "val/images/val-0.png").write_text("text")
-    with pytest.raises(UserError):
-        check(task, tmp_path / "out" / "checked.csv")
-    assert not (tmp_path / "out").exists()

@@ -107,30 +107,6 @@ def test_load_reads_names_in_any_script(tmp_path: Path) -> None:
     assert load(path).tasks["town"].classes == ("空", "道", "車")
 
 
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
-        ("", "should be a mapping of keys"),
-        ("# nothing yet\n", "should be a mapping of keys"),
-        ("a: [1\nb: 2", "not readable as YAML"),
-        (b"\xff\xfe\x00", "not readable as YAML"),
-        ("seeds: [0]\nseeds: [1]\n", "the key 'seeds' is there twice"),
-        ("model: {a: 1}\n---\nmodel: 2\n", "not readable as YAML"),
-        ("model: !!python/object/apply:os.getcwd []\n", "not readable as YAML"),
-    ],
-)
-def test_load_refuses_with_the_name_of_the_file(tmp_path: Path, text: str | bytes, reason: str) -> None:
-    path = written(tmp_path, text)
-    with pytest.raises(UserError, match=reason) as error:
-        load(path)
-    assert str(path) in str(error.value)
-
-
-def test_load_names_a_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"nowhere\.yaml: no such config file"):
-        load(tmp_path / "nowhere.yaml")
-
-
 def test_yaml_merge_keys_may_override(tmp_path: Path) -> None:
     text = "deep: {one: {two: &two {<<: &base {a: 1, b: 2}, a: 3}}}\nflat: {<<: *two, b: 4}\n"
     with pytest.raises(UserError) as error:

@@ -46,7 +46,8 @@ def saved(path, model, pixels=PixelSettings(), **told):  # noqa: B008 (frozen)
 )
 def test_it_says_what_the_model_says_for_images_of_any_number_and_size(tmp_path, model, pixels):
     network = saved(tmp_path / "model.safetensors", model, pixels)
-    app(["export", str(tmp_path / "model.safetensors"), "-o", str(tmp_path / "m.onnx")], standalone_mode=False)
+    command = ["export", str(tmp_path / "model.safetensors"), "-o", str(tmp_path / "m.onnx")]
+    app([*command, "--own-code", "tiny:network"], standalone_mode=False)
     session = onnxruntime.InferenceSession(str(tmp_path / "m.onnx"))
     for count, size in ((1, (64, 96)), (3, (70, 45))):
         images = export.random_images(pixels, size)[:1].repeat(count, 1, 1, 1)

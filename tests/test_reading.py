@@ -180,11 +180,6 @@ def test_labels_of_color_are_refused(tmp_path: Path, mode: str) -> None:
         read_raw_label(save(tmp_path / "a.tif", COLOR, mode))
 
 
-def test_labels_of_floats_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="floating-point"):
-        read_raw_label(save(tmp_path / "a.tif", np.zeros((2, 2), np.float32)))
-
-
 def test_images_turned_by_exif_are_refused(tmp_path: Path, picture: Writes) -> None:
     turned, upright = Image.Exif(), Image.Exif()
     turned[0x0112], upright[0x0112] = 6, 1

@@ -277,8 +277,11 @@ def test_agreement_beside_masks_of_a_folder(results, tmp_path, branches):
     assert len(list(tmp_path.iterdir())) == 2 * len(SIZES)
 
 
+OWN = ["--own-code", "test_agreement:Branched"]
+
+
 def test_a_model_with_one_branch_has_no_agreement_to_write(results, tmp_path):
     arguments = ["predict", str(results / "data/1.safetensors"), str(results / "data/unlabeled/images")]
-    refused = CliRunner().invoke(app, [*arguments, "-o", str(tmp_path / "masks"), "--agreement"])
+    refused = CliRunner().invoke(app, [*arguments, "-o", str(tmp_path / "masks"), "--agreement", *OWN])
     assert isinstance(refused.exception, UserError) and not (tmp_path / "masks").exists()
     assert "1.safetensors: has one branch" in str(refused.exception) and "--agreement" in str(refused.exception)

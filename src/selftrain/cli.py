@@ -14,8 +14,25 @@ from typer.core import TyperCommand
 from selftrain import stages
 from selftrain.errors import UserError
 
+OwnCode = Annotated[
+    str | None,
+    typer.Option(help="The network of your own that the model names, as package.module:callable; its code is run."),
+]
+
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Self-training for semantic segmentation.")
 app.add_typer(stages.app, name="stage")
+
+DEBUG = "SELFTRAIN_DEBUG"
+"""What `--debug` is to the jobs of the graph, and to Snakemake."""
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Say of an error where in the code it was raised.")] = False,
+) -> None:
+    """Set what is the same for every command."""
+    if debug:
+        os.environ[DEBUG] = "1"
 
 
 @app.command()
@@ -25,7 +42,7 @@ def check(config: Annotated[list[Path], typer.Argument(help="The config file, or
     from selftrain.graph import Graph
 
     graph = Graph.load(*config)
-    problems = [*graph.weight_problems, *graph.reading_problems, *graph.review_problems]
+    problems = [*graph.encoder_problems, *graph.weight_problems, *graph.reading_problems, *graph.review_problems]
     for task in graph.config.tasks:
         try:
             table = check_task(graph.check(task, drawn=False))
@@ -65,6 +82,8 @@ def predict(
     confidence: Annotated[bool, typer.Option(help="Write confidence beside each mask.")] = False,
     agreement: Annotated[bool, typer.Option(help="Write the agreement of branches beside each mask.")] = False,
     overlay: Annotated[bool, typer.Option(help="Write the image under the classes' colors beside each mask.")] = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="Million pixels an image may have; as in training.")] = None,
+    own_code: OwnCode = None,
 ) -> None:
     """Predict masks, palette PNGs of class indices, for a folder of images."""
     from selftrain.predict.folder import predict_folder
@@ -73,7 +92,7 @@ def predict(
     of_patches = None if patch is None else PatchSettings(size=patch, count=patches)
     settings = InferenceSettings(flip=flip, scales=tuple(scale or (1.0,)), patches=of_patches)
     maps = {"confidence": confidence, "agreement": agreement, "overlay": overlay}
-    predict_folder(model, images, output, settings, size=size, **maps)
+    predict_folder(model, images, output, settings, size=size, limit=limit, own_code=own_code or False, **maps)
 
 
 @app.command()
@@ -83,11 +102,12 @@ def export(
     size: Annotated[
         tuple[int, int] | None, typer.Option(help="The one height and width it takes; any unless said.")
     ] = None,
+    own_code: OwnCode = None,
 ) -> None:
     """Write a model as ONNX, normalization inside, and check it against the model on random images."""
     from selftrain.models.export import export_onnx
 
-    export_onnx(model, output, size=size)
+    export_onnx(model, output, size=size, own_code=own_code or False)
 
 
 class ManyPortions(TyperCommand):
@@ -131,11 +151,12 @@ def show(
     output: Annotated[Path, typer.Option("--output", "-o", help="The picture.")],
     image: Annotated[str | None, typer.Option(help="Its name in the file (or the first); of a model, a file.")] = None,
     table: Annotated[Path | None, typer.Option(help="The images.csv that says where the photos are.")] = None,
+    own_code: OwnCode = None,
 ) -> None:
     """Draw an image, its classes, their confidence and the agreement of branches side by side."""
     from selftrain.show import show as draw
 
-    draw(file, output, image=image, table=table)
+    draw(file, output, image=image, table=table, own_code=own_code or False)
 
 
 @app.command("score")
@@ -206,7 +227,7 @@ def schema(
 
 
 def main() -> None:
-    """Run the command line; a UserError becomes one message and exit code 1."""
+    """Run the command line; a mistake, or a file that the system refuses, becomes one message and exit code 1."""
     # Before h5py is imported. HDF5 would lock what it opens, which not every shared file system can, and which nothing
     # here needs: a file is written under a temporary name, and never again once it has its own.
     os.environ.setdefault("HDF5_USE_FILE_LOCKING", "FALSE")
@@ -215,8 +236,12 @@ def main() -> None:
         logging.addLevelName(level, logging.getLevelName(level).lower())
     try:
         app()
-    except UserError as error:
-        if os.environ.get("SELFTRAIN_DEBUG"):
+    except (UserError, OSError, MemoryError) as error:
+        if os.environ.get(DEBUG):
             raise
-        logging.error(error)
+        logging.error(_said(error))
         sys.exit(1)
+
+
+def _said(error: Exception) -> str:
+    return f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)

@@ -32,12 +32,15 @@ def leased_device(count: int = 1) -> Iterator[torch.device]:
         count: GPUs wanted.
 
     Raises:
-        UserError: there are GPUs, but fewer.
+        UserError: there are GPUs, but fewer; or none, though CUDA_VISIBLE_DEVICES names some.
     """
     import torch
 
     listed = os.environ.get(VISIBLE)
     ids = _visible_ids(listed, torch.cuda.device_count())
+    if not ids and _names_some(listed):
+        told = "mend the driver, install a torch with CUDA, or set it to nothing to compute on the CPU"
+        raise UserError(f"{VISIBLE}={listed} asks for a GPU, and torch sees none; {told}")
     if not ids:
         yield torch.device("cpu")
     elif len(ids) < count:
@@ -55,6 +58,11 @@ def _visible_ids(listed: str | None, count: int) -> list[str]:
     """The ids that CUDA_VISIBLE_DEVICES lists, as far as CUDA heeds it, or those of all `count` devices."""
     ids = [str(number) for number in range(count)] if listed is None else [part.strip() for part in listed.split(",")]
     return [one for one in ids if one][:count]
+
+
+def _names_some(listed: str | None) -> bool:
+    """Whether CUDA_VISIBLE_DEVICES names a GPU; -1 is a way to name none."""
+    return (listed or "-1").split(",")[0].strip() not in ("-1", "")
 
 
 def _folder() -> Path:

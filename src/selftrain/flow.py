@@ -316,6 +316,16 @@ class Flow(Splits):
         told = ((name, line) for name in named for line in _weight_problems(self.config.pretrain[name]))
         return [f"pretrain.{name}.{line}" for name, line in told]
 
+    @cached_property
+    def encoder_problems(self) -> list[str]:
+        """Encoders that are not there. This imports torch, for three seconds, so it is not asked at every run."""
+        from selftrain.models.encoders import problem
+
+        named = {model.name: self.config.pretrain[model.name].model for model in self.pretrained}
+        wanted = {name: told.encoder for name, told in named.items() if told.module is None}
+        told = {name: problem(encoder) for name, encoder in wanted.items()}
+        return [f"pretrain.{name}.model.encoder: {reason}" for name, reason in told.items() if reason]
+
 
 def _weight_problems(pretrain: PretrainSettings) -> Iterator[str]:
     """Weights that are not where a pretraining looks for them, by key."""

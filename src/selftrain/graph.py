@@ -58,6 +58,7 @@ class Graph(Flow):
         chosen = [name for name in wanted if self.readable(task, name)]
         return CheckSettings(
             task=task,
+            transductive=self.config.tasks[task].transductive,
             splits={name: CheckedSplit(list=self.listing(task, name), read=self.read(task, name)) for name in chosen},
         )
 

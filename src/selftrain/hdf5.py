@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import pandas as pd
 from isal import isal_zlib
 
 from selftrain import artifacts
+from selftrain.confidence import BINS
 from selftrain.errors import UserError
 
 TILE = 1024
@@ -27,17 +30,45 @@ UNCACHED = 0
 
 @dataclass(frozen=True)
 class Format:
-    """A kind of file: what its attributes `format` and `version` say, and what to do about a file that is not it."""
+    """A kind of file: what its attributes `format` and `version` say, and what to do about a file that is not it.
+
+    `datasets` are those that it must have, each with the kind of its values as NumPy calls it and its shape: a letter
+    stands for a length that is the same wherever it stands, a digit for itself. Those of `optional` may be missing.
+    B is the number of bins of confidence, and C of classes, where the attribute `classes` says it.
+    """
 
     name: str
     version: int
     remedy: str
+    datasets: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    optional: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    has_classes: bool = False
+    """Whether their names are in the attribute `classes`, as JSON."""
+
+    @contextmanager
+    def read(self, path: Path | str) -> Iterator[h5py.File]:
+        """Open `path` for a block that reads from it and nothing else.
+
+        Raises:
+            UserError: as `open`; or what is read is broken.
+        """
+        with self.open(path) as file, self.telling(path):
+            yield file
+
+    @contextmanager
+    def telling(self, path: Path | str) -> Iterator[None]:
+        """What HDF5 raises where the content of a file is broken, told as one UserError."""
+        try:
+            yield
+        except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
+            raise UserError(f"{path}: broken inside ({' '.join(str(error).split())}); {self.remedy}") from error
 
     def open(self, path: Path | str) -> h5py.File:
         """Open `path` for reading.
 
         Raises:
-            UserError: it is missing, cut short, not HDF5, of another format or version, or HDF5 cannot lock it.
+            UserError: it is missing, cut short, not HDF5, of another format or version, without what it must hold, or
+                HDF5 cannot lock it.
         """
         try:
             file = h5py.File(path, "r", rdcc_nbytes=UNCACHED)
@@ -48,18 +79,111 @@ class Format:
                 told = "set HDF5_USE_FILE_LOCKING=FALSE before Python starts"
                 raise UserError(f"{path}: HDF5 cannot lock it ({error}); {told}") from None
             raise UserError(f"{path}: not a whole HDF5 file ({error}); {self.remedy}") from None
-        found = (file.attrs.get("format"), file.attrs.get("version"))
-        if found == (self.name, self.version):
-            return file
-        file.close()
-        raise UserError(f"{path}: is {_say(*found)}, not {_say(self.name, self.version)}; {self.remedy}")
+        try:
+            self._check(path, file)
+        except BaseException:
+            file.close()
+            raise
+        return file
+
+    def _check(self, path: Path | str, file: h5py.File) -> None:
+        with self.telling(path):
+            found = (file.attrs.get("format"), file.attrs.get("version"))
+            is_it = found == (self.name, self.version)
+        if not is_it:
+            raise UserError(f"{path}: is {_say(*found)}, not {_say(self.name, self.version)}; {self.remedy}")
+        with self.telling(path):
+            if problem := self._problem(file):
+                raise ValueError(problem)
+
+    def _problem(self, file: h5py.File) -> str | None:
+        """The first of what it must hold that it does not."""
+        lengths = {"B": BINS}
+        if self.has_classes:
+            names = json.loads(file.attrs["classes"])
+            if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+                return "its classes are no names"
+            lengths["C"] = len(names)
+        for name, (kind, shape) in {**self.datasets, **self.optional}.items():
+            link = file.get(name, getlink=True)
+            if link is None and name in self.optional:
+                continue
+            found = file.get(name) if isinstance(link, h5py.HardLink) else None  # no other file is read in its place
+            if not isinstance(found, h5py.Dataset) or found.is_virtual or found.external:
+                return f"no dataset '{name}'"
+            if found.dtype.kind != kind or len(found.shape) != len(shape):
+                return f"'{name}' is of type {found.dtype} and shape {found.shape}"
+            for letter, length in zip(shape, found.shape, strict=True):
+                wanted = int(letter) if letter.isdigit() else lengths.setdefault(letter, length)
+                if length != wanted:
+                    return f"'{name}' has the shape {found.shape}, where {wanted} are needed in place of {length}"
+        return None
 
     @contextmanager
     def create(self, path: Path | str) -> Iterator[h5py.File]:
         """Yield a new file of this format, which gets its name when the block ends well."""
-        with artifacts.writing(path) as temporary, h5py.File(temporary, "w", rdcc_nbytes=UNCACHED) as file:
-            file.attrs["format"], file.attrs["version"] = self.name, self.version
-            yield file
+        with artifacts.writing(path) as temporary, Disk(temporary) as disk:
+            try:
+                with h5py.File(disk, "w", rdcc_nbytes=UNCACHED) as file:
+                    file.disk = disk  # for who writes much, to look whether it is still worth it
+                    file.attrs["format"], file.attrs["version"] = self.name, self.version
+                    yield file
+            except Exception:
+                disk.check()  # what else went wrong follows from that
+                raise
+            disk.check()
+
+
+class Disk(io.FileIO):
+    """A file that HDF5 writes to, which never fails in its sight.
+
+    HDF5 (2.0) does not survive a disk that is full: it brings the process down as it closes what it could not write. So
+    the first error is kept, and so is, in memory, what is written from then on, which HDF5 may read again.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "w+")
+        self.error: OSError | None = None
+        self._kept: list[tuple[int, bytes]] = []
+
+    def check(self) -> None:
+        """Raise the error that was kept, if there was one."""
+        if self.error is not None:
+            raise self.error
+
+    def write(self, content: Any) -> int:
+        """Write all of the content."""
+        place, left = self.tell(), memoryview(content)
+        try:
+            while len(left) and self.error is None:
+                left = left[super().write(left) :]
+        except OSError as error:
+            self.error = error
+        if self.error is not None:
+            self._kept.append((place, bytes(content)))
+            self.seek(place + len(content))
+        return len(content)
+
+    def readinto(self, content: Any) -> int:
+        """Read back what was written."""
+        place, read = self.tell(), super().readinto(content)
+        if self.error is None:
+            return read
+        whole = bytearray(memoryview(content)[:read]) + bytes(len(content) - read)
+        for start, piece in self._kept:
+            first, last = max(place, start), min(place + len(whole), start + len(piece))
+            whole[max(0, first - place) : max(0, last - place)] = piece[first - start : max(first, last) - start]
+        memoryview(content)[:] = whole
+        self.seek(place + len(whole))
+        return len(whole)
+
+    def truncate(self, size: int | None = None) -> int:
+        """Set the file's length."""
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            self.error = self.error or error
+            return size or 0
 
 
 def _say(name: Any, version: Any) -> str:
@@ -143,7 +267,10 @@ def copy_chunks(source: h5py.Dataset, target: h5py.Dataset, first: int) -> None:
     for plane in range(len(source)):
         for y in range(0, source.shape[1], source.chunks[1]):
             for x in range(0, source.shape[2], source.chunks[2]):
-                mask, data = source.id.read_direct_chunk((plane, y, x))
+                try:
+                    mask, data = source.id.read_direct_chunk((plane, y, x))
+                except (OSError, RuntimeError) as error:
+                    raise UserError(f"{source.file.filename}: broken inside ({error}); make it again") from None
                 target.id.write_direct_chunk((first + plane, y, x), data, mask)
 
 

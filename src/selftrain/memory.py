@@ -1,11 +1,24 @@
-"""How the C library manages memory, where that costs as much as computing does."""
+"""How the C library manages memory, where that costs as much as computing does; and what to do where it is short."""
 
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from selftrain.errors import UserError
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """Of glibc's malloc.h."""
+
+SHORT = ("out of memory", "can't allocate memory", "Unable to allocate", "ALLOC_FAILED")
+"""What torch and NumPy say of it, whatever they raise."""
+IN_TRAINING = "lower train.batch_size or train.augmentation.crop, or set train.precision to bf16-mixed"
+IN_PREDICTION = (
+    "let fewer images pass at once (batch_size), smaller ones (a 'size' for the split), or parts of them ('patches' "
+    "under 'prediction' or 'evaluation')"
+)
+"""What helps."""
 
 
 def keep_freed_memory() -> None:
@@ -20,3 +33,18 @@ def keep_freed_memory() -> None:
         return
     mallopt(M_MMAP_MAX, 0)
     mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+@contextmanager
+def telling(advice: str) -> Iterator[None]:
+    """What is raised where memory is short, of a GPU or of this machine, told as one UserError with an advice.
+
+    Also a decorator.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        said = (str(error).splitlines() or [""])[0]
+        if not isinstance(error, MemoryError) and not any(sign in said for sign in SHORT):
+            raise
+        raise UserError(f"out of memory ({said or 'no more to be had'}); {advice}") from error

@@ -65,7 +65,7 @@ def load_object(path: str) -> Any:
     _see_working_directory()
     try:
         return getattr(importlib.import_module(module), attribute)
-    except ImportError as error:
+    except (ImportError, SyntaxError) as error:
         raise UserError(f"'{path}' cannot be imported: {error}") from None
     except AttributeError:
         raise UserError(f"'{path}' cannot be imported: '{module}' has no '{attribute}'") from None

@@ -69,7 +69,14 @@ class Shown:
         return None if self.photo_file is None else read_photo(self.photo_file, (height, width))
 
 
-def show(file: Path, output: Path, *, image: str | None = None, table: Path | None = None) -> None:
+def show(
+    file: Path,
+    output: Path,
+    *,
+    image: str | None = None,
+    table: Path | None = None,
+    own_code: str | bool = True,
+) -> None:
     """Draw image, label, confidence and agreement side by side.
 
     Args:
@@ -77,6 +84,7 @@ def show(file: Path, output: Path, *, image: str | None = None, table: Path | No
         output: the picture; its ending says of which kind.
         image: which one by name (the first unless said), or, of a model, the image file.
         table: images.csv that says where the photos are; none: that of the task that `file` is in, if it is in one.
+        own_code: see `models.files.load`.
 
     Raises:
         UserError: another file, an image that is not in it, or an output that is one of the inputs.
@@ -84,7 +92,7 @@ def show(file: Path, output: Path, *, image: str | None = None, table: Path | No
     ending = output.suffix.removeprefix(".").lower()
     if ending not in ENDINGS or output.is_dir():
         raise UserError(f"{output}: name a picture that ends in one of {', '.join(f'.{one}' for one in ENDINGS)}")
-    shown = _shown(file, image, table)
+    shown = _shown(file, image, table, own_code)
     if output.resolve() in {path.resolve() for path in (file, table, shown.photo_file) if path is not None}:
         raise UserError(f"{output}: the picture would take the place of what it shows; give it another name")
     figure = draw(shown)
@@ -96,7 +104,7 @@ def draw(shown: Shown) -> Figure:
     """The panels, as a figure for a file or a notebook."""
     (height, width), photo = shown.classes.shape, shown.photo
     count = 2 + (photo is not None) + (shown.branches > 1)
-    with mpl.rc_context({"font.size": 9, "axes.titlesize": 10}):
+    with mpl.rc_context({"font.size": 9, "axes.titlesize": 10, "text.parse_math": False}):
         size = (WIDTH * count, WIDTH * height / width + 0.9)
         figure = Figure(figsize=size, layout="constrained")
         panels = iter(figure.subplots(1, count, squeeze=False)[0])
@@ -139,12 +147,12 @@ def _draw_map(axes: Axes, values: np.ndarray, title: str, colors: object, limits
     return axes.get_figure().colorbar(drawn, ax=axes, shrink=0.8, pad=0.02)  # type: ignore[union-attr]
 
 
-def _shown(file: Path, image: str | None, table: Path | None) -> Shown:
+def _shown(file: Path, image: str | None, table: Path | None, own_code: str | bool = True) -> Shown:
     """What a file says of an image; files are told by their content."""
     if not file.is_file():
         raise UserError(f"{file}: no such file")
     if not h5py.is_hdf5(file):
-        return _of_model(file, image)
+        return _of_model(file, image, own_code)
     try:
         with h5py.File(file, "r") as opened:
             kind = opened.attrs.get("format")
@@ -192,7 +200,7 @@ def _of_predictions(file: Path, image: str | None, table: Path | None) -> Shown:
         )
 
 
-def _of_model(file: Path, image: str | None) -> Shown:
+def _of_model(file: Path, image: str | None, own_code: str | bool) -> Shown:
     """What a model says of an image file, now."""
     import torch  # not above: drawing what is in a file needs no network
 
@@ -205,7 +213,8 @@ def _of_model(file: Path, image: str | None) -> Shown:
         raise UserError(f"{file}: {KNOWN}; this is none of them")
     if image is None:
         raise UserError(f"{file}: is a model; give the image file that it is to predict with --image")
-    predictor = load_predictor(file, InferenceSettings(), torch.device("cpu"), count_agreement=True)
+    cpu = torch.device("cpu")
+    predictor = load_predictor(file, InferenceSettings(), cpu, count_agreement=True, own_code=own_code)
     about = read_about(file)
     pixels = read_image(image, pixels=pixels_of(about))
     size = (pixels.shape[0], pixels.shape[1])

@@ -40,7 +40,7 @@ class Splits:
         drawn = self._drawn(task, split)
         return ListSettings(
             root=drawn if of_streets else self._root(task),
-            data_root=drawn if of_streets else self.config.data_root,
+            data_root=self._bounds(drawn if of_streets else self.config.data_root),
             images=images,
             labels=labels if labeled else None,
             list=settings.list,
@@ -48,6 +48,9 @@ class Splits:
             draw=settings.draw,
             labeled=labeled,
         )
+
+    def _bounds(self, folder: str) -> str | None:
+        return None if self.config.outside_data_root else folder
 
     def read(self, task: str, split: str) -> ReadSettings:
         """How the files of a split become arrays; looks for those of a published data set, once."""

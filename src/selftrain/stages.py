@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
+from pydantic import ValidationError
 
 from selftrain import locks
+from selftrain.errors import UserError
 from selftrain.settings.base import Settings
 
 app = typer.Typer(no_args_is_help=True)
@@ -22,7 +24,11 @@ Kind = TypeVar("Kind", bound=Settings)
 
 
 def _settings(kind: type[Kind], file: Path) -> Kind:
-    return kind.model_validate_json(file.read_text())
+    try:
+        return kind.model_validate_json(file.read_text())
+    except ValidationError as error:
+        first = str(error).splitlines()[1]
+        raise UserError(f"{file}: not the settings of this job ({first}, ...); run it by Snakemake") from None
 
 
 def _named(pairs: list[str]) -> dict[str, Path]:

@@ -1,6 +1,8 @@
 # The config as a graph, and the words that the rules share. All logic is in selftrain.graph.
+import os
 import sys
 
+from selftrain.artifacts import bring_back
 from selftrain.errors import UserError
 from selftrain.flow import Model, model_at
 from selftrain.graph import Graph, use_this_python
@@ -9,7 +11,15 @@ try:
     graph = Graph.load(*workflow.configfiles, over=dict(workflow.config_settings.config))
     if workflow.is_main_process:  # not again in every job that a cluster starts
         graph.check_files()
+        if count := bring_back(graph.config.results):
+            print(
+                f"warning: the clock was set back; {count} results of a time to come are now of this one",
+                file=sys.stderr,
+            )
+    MACHINE = graph.told(graph.config.machine)
 except UserError as error:
+    if os.environ.get("SELFTRAIN_DEBUG"):
+        raise
     sys.exit(f"error: {error}")
 
 use_this_python()
@@ -17,7 +27,6 @@ use_this_python()
 RESULTS = graph.config.results
 THREADS = graph.config.machine.threads
 PROCESSES = graph.config.machine.processes
-MACHINE = graph.told(graph.config.machine)
 ENVIRONMENT = f"../../envs/{graph.config.machine.environment}.yaml"
 SHARDS = graph.config.shards
 

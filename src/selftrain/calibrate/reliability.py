@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from selftrain import artifacts
+from selftrain import artifacts, memory
 from selftrain.calibrate import CALIBRATION_COLUMNS, RELIABILITY_COLUMNS
 from selftrain.calibrate.calibrator import Calibrator, read_calibrator
 from selftrain.calibrate.logits import labeled_logits
@@ -24,6 +24,7 @@ BINS = 15
 """Of equal width, of the top class's probability (Guo et al. 2017, section 2)."""
 
 
+@memory.telling(memory.IN_PREDICTION)
 def measure(
     settings: ReliabilitySettings,
     model: Path,

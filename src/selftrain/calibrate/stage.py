@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from selftrain import artifacts, registry
+from selftrain import artifacts, memory, registry
 from selftrain.calibrate.calibrator import FORMAT, VERSION
 from selftrain.calibrate.logits import Seen, labeled_logits
 from selftrain.devices import leased_device
@@ -22,6 +22,7 @@ from selftrain.settings.prediction import EvaluatedSplit
 log = logging.getLogger(__name__)
 
 
+@memory.telling(memory.IN_PREDICTION)
 def calibrate(settings: CalibrateSettings, model: Path, images: Path, output: Path, *, threads: int = 1) -> None:
     """Write calibrator.json: name, settings, classes, the model's digest, images and pixels used, parameters.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -105,7 +106,7 @@ class Batches(Dataset["dict[str, Batch] | UserError"]):
         part: number and count of the equal parts that batches are cut into; only this one is read.
 
     Raises:
-        UserError: without a crop, images of several sizes; batches that cannot be cut so.
+        UserError: without a crop, images of several sizes; a crop that no image fills; batches that cannot be cut so.
     """
 
     def __init__(
@@ -135,6 +136,7 @@ class Batches(Dataset["dict[str, Batch] | UserError"]):
         bits = next(iter(streams.values())).read.pixels.bits  # of all alike: they are of one task
         self.fill = fill_color(mean, bits)
         of_streams = [stream.shapes for stream in streams.values()]
+        _refuse_crop(augmentation, set().union(*of_streams))
         for shapes in [] if augmentation.crop else [set().union(*of_streams)] if one_size else of_streams:
             if len(shapes) > 1:
                 told = ", ".join(f"{height}×{width}" for height, width in sorted(shapes)[:4])
@@ -168,6 +170,15 @@ class Batches(Dataset["dict[str, Batch] | UserError"]):
         """Which image is the `drawn`-th of a stream."""
         epoch, place = divmod(drawn, len(self.streams[name]))
         return int(_order(len(self.streams[name]), *self.place, "order", name, epoch)[place])
+
+
+def _refuse_crop(augmentation: AugmentationSettings, shapes: set[Size]) -> None:
+    """A crop that is higher, or wider, than every image at its largest scale: each would have a border of nothing."""
+    for side, crop in enumerate(augmentation.crop or ()):
+        largest = math.ceil(max(shape[side] for shape in shapes) * augmentation.scale[1])
+        if crop > largest:
+            told = f"{crop} is more than any image is {('high', 'wide')[side]}, {largest} at the largest scale"
+            raise UserError(f"train.augmentation.crop: {told}; give a smaller crop, or a larger scale")
 
 
 @lru_cache(maxsize=16)

@@ -43,7 +43,8 @@ def check(settings: CheckSettings, output: Path | None = None, threads: int = 2)
 
     Raises:
         UserError: naming every file that is missing, broken, of the wrong kind, size or ids, every stem that is
-            there twice, every image that is trained on with labels and evaluated on, every empty split.
+            there twice, every image that is trained on with labels and evaluated on, every empty split, and every
+            evaluation split that is the unlabeled one, unless that is meant.
     """
     told: list[tuple[str, str]] = []
     counts: dict[str, int] = {}
@@ -58,7 +59,7 @@ def check(settings: CheckSettings, output: Path | None = None, threads: int = 2)
             if seen.pixels is not None:
                 splits[name][seen.pixels] = str(item.image)
         told += [(name, problem) for problem in wrong]
-    problems = by_problem(told) + _leaks(splits)
+    problems = by_problem(told) + _leaks(splits) + ([] if settings.transductive else _same(splits))
     if problems:
         count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
         raise UserError("\n  ".join([f"task '{settings.task}': {count} with the data", *problems]))
@@ -89,7 +90,7 @@ def look(item: Item, settings: ReadSettings) -> Seen:
         pixels = hashlib.sha256(repr(image.shape).encode() + image.tobytes()).digest()[:16]
     if item.label is not None:
         with _telling(problems):
-            label = read_raw_label(item.label, settings.label_channel)
+            label = read_raw_label(item.label, settings.label_channel, settings.pixels)
             if pixels is not None and label.shape != image.shape[:2] and not settings.stretch_labels:
                 problems.append(f"{item.label}: label of {_size(label)}, its image is {_size(image)}")
             check_ids(item.label, label, settings)
@@ -125,6 +126,20 @@ def _leaks(splits: dict[str, Contents]) -> list[str]:
             min(found["unlabeled"]),
         )
     return sorted(found["labeled"])
+
+
+def _same(splits: dict[str, Contents]) -> list[str]:
+    """Evaluation splits with the very images of the unlabeled one."""
+    unlabeled = set(splits.get("unlabeled", ()))
+    names = splits.keys() - {"labeled", "unlabeled", "truth", "calibration"}
+    told = (
+        "has the images of the unlabeled split, all of them and no others; give images that nothing is learned from, "
+    )
+    return [
+        f"{name}: {told}or say `transductive: true` in the task"
+        for name in sorted(names)
+        if unlabeled and set(splits[name]) == unlabeled
+    ]
 
 
 def _warn_of_calibration(splits: dict[str, Contents]) -> None:

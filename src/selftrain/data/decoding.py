@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,6 +21,7 @@ ORIENTATION = 0x0112
 PHOTOMETRIC, SAMPLES = 0x0106, 0x0115
 """TIFF's tags of what a value means, and of values per pixel."""
 DEFAULT = PixelSettings()
+Image.MAX_IMAGE_PIXELS = None  # each file is measured by the limit of its task instead
 
 
 def decode(path: Path | str, pixels: PixelSettings | None = None) -> tuple[np.ndarray | None, str]:
@@ -30,19 +32,22 @@ def decode(path: Path | str, pixels: PixelSettings | None = None) -> tuple[np.nd
         pixels: what is asked for; of another kind of file, the array may be missing. None: whatever there is.
 
     Raises:
-        UserError: no file, a broken one, or one that EXIF turns.
+        UserError: no file, a broken one, one that EXIF turns, or one with more pixels than may be.
     """
     with telling(path):
         head = _head(path)
         if head == ARRAY:
-            return _usable(_mapped(path))
+            array = _mapped(path)
+            refuse_large(path, array.shape, pixels)
+            return _usable(array)
         try:
             image = Image.open(path)
         except UnidentifiedImageError:
             if not head.startswith(TIFF):
                 raise
-            return _from_tiff(path)
+            return _from_tiff(path, pixels)
         with image:
+            refuse_large(path, (image.height, image.width), pixels)
             stored = stored_mode(image)  # before EXIF is looked for, which may be behind the pixels of a PNG
             _refuse_turned(path, image.getexif().get(ORIENTATION, 1))
             return _from_picture(path, image, stored, pixels)
@@ -97,6 +102,21 @@ def bits_of(image: np.ndarray) -> int:
     return 8 * image.dtype.itemsize
 
 
+def refuse_large(path: Path | str, shape: Sequence[int], pixels: PixelSettings | None) -> None:
+    """Raise a UserError where an image of a shape, channels included or not, has more pixels than it may.
+
+    Channels count where there are more than are wanted, since all are decoded. None: whatever there is may be read.
+    """
+    if pixels is None:
+        return
+    count = math.prod(shape) / (1 if len(shape) == 2 else max(1, pixels.channels))
+    if count > pixels.limit * 1e6:
+        told = (
+            f"{count / 1e6:,.0f} million pixels; at most {pixels.limit} are read, to change by 'pixels: {{limit: ...}}'"
+        )
+        raise UserError(f"{path}: image of {told}")
+
+
 def _head(path: Path | str) -> bytes:
     with Path(path).open("rb") as file:
         return file.read(len(ARRAY))
@@ -116,10 +136,10 @@ def _from_picture(
         values = np.array(image)
         values = values.astype(values.dtype.newbyteorder("="), copy=False).reshape(*values.shape[:2], -1)
         # A gray TIFF may be the first page of a stack, whose pages are the channels.
-        if not is_tiff or pixels in (None, DEFAULT) or fits(values, pixels or DEFAULT):
+        if not is_tiff or pixels is None or pixels.plain or fits(values, pixels):
             return values, kind
-    if is_tiff and pixels != DEFAULT:
-        return _from_tiff(path)
+    if is_tiff and (pixels is None or not pixels.plain):
+        return _from_tiff(path, pixels)
     if image.format == "PNG" and ";16" in stored and (pixels is None or pixels.bits == 16):
         return deep_png(path), kind
     return None, kind
@@ -151,7 +171,7 @@ def deep_png(path: Path | str) -> np.ndarray:
     return decode_png(read_file(str(path)), ImageReadMode.UNCHANGED).permute(1, 2, 0).contiguous().numpy()
 
 
-def _from_tiff(path: Path | str) -> tuple[np.ndarray | None, str]:
+def _from_tiff(path: Path | str, pixels: PixelSettings | None) -> tuple[np.ndarray | None, str]:
     """The first series of a TIFF: one page, or pages of one size as channels."""
     import tifffile
 
@@ -164,6 +184,7 @@ def _from_tiff(path: Path | str) -> tuple[np.ndarray | None, str]:
         others = [axis for axis, name in enumerate(series.axes) if name not in "YX"]
         if len(series.shape) - len(others) != 2 or len(others) > 1:
             return None, f"TIFF axes {series.axes}"
+        refuse_large(path, series.shape, pixels)
         values = series.asarray()
         return _usable(np.moveaxis(values, others[0], -1) if others else values)
 

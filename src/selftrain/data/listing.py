@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import glob
 import os
+import unicodedata
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from selftrain.data import datasets
 from selftrain.errors import UserError
 from selftrain.settings.data import DrawSettings, ListSettings
+
+UNWRITABLE = ("Cc", "Cs")
+"""Unicode's categories of control characters, and of what stands for bytes that are no text."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,7 @@ def list_split(settings: ListSettings) -> list[Item]:
 def find(settings: ListSettings) -> tuple[list[Item], list[str]]:
     """The images that a split names, whether or not they are there, and what is wrong with the naming."""
     items, problems = _source(settings)
+    problems += _odd_names(items)
     problems += _stems_twice([item.image for item in items])
     if not items and not problems:
         problems = [f"{Path(settings.root) / (settings.list or '')}: no images; the split is empty"]
@@ -79,6 +85,15 @@ def files_of(settings: ListSettings) -> list[str]:
 
 def _files(items: list[Item]) -> list[Path]:
     return [file for item in items for file in (item.image, item.label) if file is not None]
+
+
+def _odd_names(items: list[Item]) -> list[str]:
+    """Names that no table or message could have on a line of its own: with line breaks, or in no known encoding."""
+    return [
+        f"{str(file)!r}: a name with a line break or another sign that cannot be written; rename it"
+        for file in _files(items)
+        if any(unicodedata.category(sign) in UNWRITABLE for sign in str(file))
+    ]
 
 
 def _stems_twice(files: list[Path]) -> list[str]:
@@ -124,13 +139,45 @@ def _matches(root: str, patterns: tuple[str, ...]) -> tuple[list[Path], list[str
     found: set[Path] = set()
     problems = []
     for pattern in patterns:
-        # Only the pattern is one: a root named `data [old]` is taken as it is. Unlike Path.glob, links are followed.
-        paths = (Path(root) / match for match in glob.glob(pattern, root_dir=root, recursive=True))  # noqa: PTH207
+        paths = [Path(match) for match in _expanded(root, Path(pattern).parts)]
         matches = [path for path in paths if path.is_file()]
+        problems += [f"{path}: a link that leads nowhere" for path in paths if path.is_symlink() and not path.exists()]
         if not matches:
             problems.append(f"{Path(root) / pattern}: no file matches")
         found.update(matches)
     return sorted(found, key=lambda path: (path.stem, str(path))), problems
+
+
+def _expanded(root: str, parts: tuple[str, ...]) -> Iterator[str]:
+    """All that a pattern matches, given by its parts. Links are followed, those that lead in a circle once.
+
+    Only the pattern is one: a root named `data [old]` is taken as it is.
+    """
+    deep = parts.index("**") if "**" in parts else len(parts)
+    for match in glob.iglob(str(Path(*parts[:deep])), root_dir=root) if deep else [""]:  # noqa: PTH207
+        path = str(Path(root, match))
+        if deep == len(parts):
+            yield path
+        else:
+            for folder in _below(path):
+                yield from _expanded(folder, parts[deep + 1 :] or ("*",))
+
+
+def _below(folder: str, within: frozenset[tuple[int, int]] = frozenset()) -> Iterator[str]:
+    """A folder and all below it that are not hidden; what leads back to one that it is in is left out."""
+    try:
+        here = os.stat(folder)  # noqa: PTH116
+        own = (here.st_dev, here.st_ino)
+        if own in within:
+            return
+        with os.scandir(folder) as entries:
+            shown = [entry for entry in entries if not entry.name.startswith(".")]
+    except OSError:  # no folder, or one that may not be read
+        return
+    yield folder
+    for entry in shown:
+        if Path(entry.path).is_dir() if entry.is_symlink() else entry.is_dir():
+            yield from _below(entry.path, within | {own})
 
 
 def _from_list(settings: ListSettings) -> tuple[list[Item], list[str]]:
@@ -156,7 +203,10 @@ def _from_line(settings: ListSettings, line: str) -> tuple[Item | None, list[str
     entries = entries if settings.labeled else entries[:1]
     outside = [entry for entry in entries if _is_outside(settings, entry)]
     if outside:
-        return None, [f"'{entry}' points outside data_root ({settings.data_root})" for entry in outside]
+        return None, [
+            f"'{entry}' points outside data_root ({settings.data_root}), which only `outside_data_root: true` allows"
+            for entry in outside
+        ]
     image, label = Path(settings.root) / entries[0], Path(settings.root) / entries[1] if settings.labeled else None
     return Item(image.stem, image, label), []
 
@@ -171,6 +221,8 @@ def _entries(settings: ListSettings, line: str) -> list[str]:
 
 def _is_outside(settings: ListSettings, entry: str) -> bool:
     """Judged by the path's text, so that folders of symbolic links remain usable."""
+    if settings.data_root is None:
+        return False
     data_root, path = (
         os.path.normpath(Path(one).absolute()) for one in (settings.data_root, Path(settings.root) / entry)
     )

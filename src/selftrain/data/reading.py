@@ -7,7 +7,17 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from selftrain.data.decoding import DEFAULT, bits_of, counted, decode, deep_png, fits, stored_mode, telling
+from selftrain.data.decoding import (
+    DEFAULT,
+    bits_of,
+    counted,
+    decode,
+    deep_png,
+    fits,
+    refuse_large,
+    stored_mode,
+    telling,
+)
 from selftrain.errors import UserError
 from selftrain.settings.data import IGNORE, PixelSettings, ReadSettings, Size
 
@@ -29,9 +39,9 @@ def read_image(path: Path | str, size: Size | None = None, pixels: PixelSettings
     """
     image, kind = decode(path, pixels)
     if image is None or not fits(image, pixels):
-        has = kind if image is None or pixels == DEFAULT else counted(image.shape[2], bits_of(image))
+        has = kind if image is None or pixels.plain else counted(image.shape[2], bits_of(image))
         said = f"'pixels' say {counted(pixels.channels, pixels.bits)}"
-        raise UserError(f"{path}: image of {has}; {'8-bit RGB or gray is needed' if pixels == DEFAULT else said}")
+        raise UserError(f"{path}: image of {has}; {'8-bit RGB or gray is needed' if pixels.plain else said}")
     if image.shape[2] != pixels.channels:
         image = np.repeat(image, pixels.channels, 2)
     return _resized(_scaled(image), size)
@@ -67,9 +77,9 @@ def _resized(image: np.ndarray, size: Size | None) -> np.ndarray:
     return resized if resized.dtype == np.uint8 else resized.clip(0, 1)
 
 
-def read_raw_label(path: Path | str, channel: int | None = None) -> np.ndarray:
+def read_raw_label(path: Path | str, channel: int | None = None, pixels: PixelSettings = DEFAULT) -> np.ndarray:
     """A label file's own ids, integers (H, W): of a palette or gray file; of one with several channels those of one."""
-    image, stored = _open(path)
+    image, stored = _open(path, pixels)
     if channel is not None and stored == "RGB;16B":
         return deep_png(path)[..., channel].astype(np.int64)
     if image.mode == "F":
@@ -86,7 +96,7 @@ def read_label(path: Path | str, settings: ReadSettings, size: Size | None = Non
     Raises:
         UserError: an id in the file is neither a class nor ignored.
     """
-    raw = read_raw_label(path, settings.label_channel)
+    raw = read_raw_label(path, settings.label_channel, settings.pixels)
     if raw.dtype != np.uint8:  # may be beyond the table
         check_ids(path, raw, settings)
     indices = _id_table(settings).take(raw)
@@ -123,9 +133,10 @@ def _id_table(settings: ReadSettings) -> np.ndarray:
     return table
 
 
-def _open(path: Path | str) -> tuple[Image.Image, str]:
+def _open(path: Path | str, pixels: PixelSettings) -> tuple[Image.Image, str]:
     """A decoded image, and the mode that its pixels are stored in (empty where the format has none)."""
     with telling(path), Image.open(path) as image:
+        refuse_large(path, (image.height, image.width), pixels)
         stored = stored_mode(image)
         image.load()
         image.getexif()  # kept by the image; read here, where a broken one is told

@@ -25,7 +25,13 @@ from selftrain.settings.data import IGNORE, ListSettings, ReadSettings, Size, Wo
 MAP = (64, 128)
 """Height and width of a spatial frequency map."""
 
-STATISTICS = hdf5.Format("selftrain-statistics", 2, "run statistics again to make it")
+STATISTICS = hdf5.Format(
+    "selftrain-statistics",
+    2,
+    "run statistics again to make it",
+    {"images": ("O", "N"), "counts": ("i", "NC"), "frequency": ("f", "CHW")},
+    has_classes=True,
+)
 
 COLUMNS = ["image", "image_file", "label_file", "height", "width", "image_digest", "label_digest"]
 
@@ -102,6 +108,8 @@ def read_classes(classes_csv: Path | str, classes: Sequence[str]) -> pd.DataFram
         raise UserError(f"{classes_csv}: not a table of class statistics ({error})") from None
     if names != tuple(classes):
         raise UserError(f"{classes_csv}: is about {names}, not {tuple(classes)}")
+    if not np.isfinite(table[["share", "mean_size"]].to_numpy()).all():
+        raise UserError(f"{classes_csv}: has NaN or infinite shares or sizes; run statistics again")
     return table
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from selftrain import artifacts
+from selftrain import artifacts, memory
 from selftrain.behind import Behind
 from selftrain.data.images import batched
 from selftrain.data.reading import read_label
@@ -25,6 +25,7 @@ from selftrain.progress import followed
 from selftrain.settings.prediction import EvaluatedSplit, EvaluateStageSettings
 
 
+@memory.telling(memory.IN_PREDICTION)
 def evaluate(
     settings: EvaluateStageSettings,
     model: Path,

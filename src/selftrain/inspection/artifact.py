@@ -95,7 +95,7 @@ def _is_manifest(path: Path) -> bool:
 
 def _statistics(path: Path, images: bool) -> pd.DataFrame:
     """Labeled pixels and images of each class; or of each image, the pixels of each class."""
-    with STATISTICS.open(path) as file:
+    with STATISTICS.read(path) as file:
         classes, counts = json.loads(file.attrs["classes"]), file["counts"][:]
         names = hdf5.read_names(file, "images")
     if images:

@@ -3,15 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import h5py
 import numpy as np
 import numpy.typing as npt
 
-from selftrain import hdf5
+from selftrain import artifacts, hdf5
+from selftrain.predict.store import Predictions
 from selftrain.settings.data import IGNORE
+from selftrain.settings.selection import LabelSettings
 
-SHARD = hdf5.Format("selftrain-pseudo-labels-shard", 3, "run label again to make it")
+SHARD = hdf5.Format(
+    "selftrain-pseudo-labels-shard",
+    3,
+    "run label again to make it",
+    {
+        "images": ("O", "N"),
+        "shapes": ("i", "N2"),
+        "label": ("u", "NHW"),
+        "confidence": ("u", "NHW"),
+        "counts": ("i", "NC"),
+        "changed": ("i", "C"),
+        "mean_confidence": ("f", "N"),
+    },
+    {"agreement": ("u", "NHW")},
+)
+
+MADE = "made"
+"""The attribute of a shard that says from what it was made."""
 
 Labels = npt.NDArray[np.uint8]
 Counts = npt.NDArray[np.int64]
@@ -23,6 +43,12 @@ def create_planes(file: h5py.File, count: int, canvas: tuple[int, int], branches
     fills = {"label": IGNORE, "confidence": 0} | ({"agreement": 0} if branches > 1 else {})
     shape = (count, *canvas)
     return [hdf5.create_planes(file, name, np.uint8, shape, fill) for name, fill in fills.items()]
+
+
+def made_from(settings: LabelSettings, prediction: Predictions, cut: Path) -> str:
+    """What tells shards of one round, and of one model's predictions, from all others."""
+    of_model = [str(prediction.attributes.get(key, "")) for key in ("model", "mode")]
+    return artifacts.digest([settings.model_dump(mode="json"), of_model, artifacts.digest_file(cut)])
 
 
 def write_images(file: h5py.File, names: Sequence[str], shapes: npt.NDArray[np.int32]) -> None:

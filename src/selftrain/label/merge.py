@@ -18,7 +18,7 @@ from selftrain import artifacts, hdf5
 from selftrain.agreement import agreeing
 from selftrain.data.review import read_checked
 from selftrain.errors import UserError
-from selftrain.label.layout import SHARD, Counts, create_planes, write_images
+from selftrain.label.layout import MADE, SHARD, Counts, create_planes, made_from, write_images
 from selftrain.label.pseudo_labels import FORMAT
 from selftrain.label.weak_labels import weak_labels
 from selftrain.predict.store import Predictions, read_histograms
@@ -69,14 +69,17 @@ def merge(
         UserError: shards that do not belong together.
     """
     decided = read_cut(cut, settings.select.classes)
-    images = _together(shards, predictions)
+    images = _together(settings, shards, predictions, cut)
     histogram = read_histograms(predictions, settings.select.classes)
+    if (histogram.sum(1) != decided["predicted"]).any():
+        raise UserError(f"{cut}: was made from other predictions; run select again")
     with FORMAT.create(output) as file:
         # All shards of one dataset before the other: interleaved, the places in the file would depend on the shards.
         datasets = create_planes(file, len(images.names), images.canvas, images.votes.shape[1])
         with following("merge", len(datasets) * len(images.names), unit="plane") as progress:
             for planes in datasets:
                 _copy(shards, planes, progress)
+                file.disk.check()
         write_images(file, images.names, images.shapes)
         classes = class_table(decided, images, _write_counts(file, shards, images, decided, settings.eta))
         hdf5.write_histogram(file, histogram)
@@ -155,7 +158,7 @@ def _write_counts(
     pixels, shown, changed, weakly = (np.zeros(len(cut), np.int64) for _ in range(4))
     first = 0
     for path in shards:
-        with SHARD.open(path) as shard:
+        with SHARD.read(path) as shard:
             of_shard = shard["counts"][:]
             changed += shard["changed"][:]
             place = slice(first, first := first + len(of_shard))
@@ -170,7 +173,7 @@ def _write_counts(
     return Labeled(pixels, shown, changed, None if weak is None else weakly)
 
 
-def _together(shards: Sequence[Path], predictions: Sequence[Path]) -> Images:
+def _together(settings: LabelSettings, shards: Sequence[Path], predictions: Sequence[Path], cut: Path) -> Images:
     """The images of shards that belong together."""
     if not predictions or len(shards) != len(predictions):
         raise UserError(f"{len(shards)} shards of labels for {len(predictions)} shards of predictions")
@@ -182,6 +185,8 @@ def _together(shards: Sequence[Path], predictions: Sequence[Path]) -> Images:
         with Predictions(prediction) as source, SHARD.open(path) as shard:
             if hdf5.read_names(shard, "images") != source.images:
                 raise UserError(f"{path}: has other images than {prediction}; run label again")
+            if shard.attrs.get(MADE) != made_from(settings, source, cut):
+                raise UserError(f"{path}: is of another round, or of another cut than {cut}; run label again")
             names += source.images
             shapes.append(source.shapes)
             votes.append(source.votes())

@@ -16,7 +16,24 @@ import pandas as pd
 from selftrain import hdf5
 from selftrain.confidence import log_odds_of_coarse
 
-FORMAT = hdf5.Format("selftrain-pseudo-labels", 5, "run label again to make it")
+FORMAT = hdf5.Format(
+    "selftrain-pseudo-labels",
+    5,
+    "run label again to make it",
+    {
+        "images": ("O", "N"),
+        "shapes": ("i", "N2"),
+        "label": ("u", "NHW"),
+        "confidence": ("u", "NHW"),
+        "counts": ("i", "NC"),
+        "mean_confidence": ("f", "N"),
+        "histogram": ("i", "CB"),
+        "classes": ("V", "C"),
+        "cut": ("V", "C"),
+    },
+    {"agreement": ("u", "NHW"), "weak_labels": ("u", "NC")},
+    has_classes=True,
+)
 
 
 class PseudoLabels:
@@ -49,7 +66,7 @@ class PseudoLabels:
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
-        with FORMAT.open(path) as file:
+        with FORMAT.read(path) as file:
             self.attributes: dict[str, Any] = dict(file.attrs)
             self.class_names: list[str] = json.loads(file.attrs["classes"])
             self.names = hdf5.read_names(file, "images")
@@ -70,7 +87,7 @@ class PseudoLabels:
     @cached_property
     def histogram(self) -> npt.NDArray[np.int64]:
         """Predicted pixels by class and bin, int64 (C, BINS); megabytes, so read when asked for."""
-        with FORMAT.open(self.path) as file:
+        with FORMAT.read(self.path) as file:
             found: npt.NDArray[np.int64] = file["histogram"][:]
         return found
 
@@ -122,7 +139,9 @@ class PseudoLabels:
     def _read(self, name: str, image: int | str) -> npt.NDArray[np.uint8]:
         position = self.positions[image] if isinstance(image, str) else range(len(self))[image]
         height, width = self.shapes[position]
-        return self._datasets()[name][position, :height, :width]
+        planes = self._datasets()[name]
+        with FORMAT.telling(self.path):
+            return planes[position, :height, :width]
 
     def _datasets(self) -> dict[str, h5py.Dataset]:
         # An HDF5 handle must not be used on both sides of a fork, so each process opens its own.

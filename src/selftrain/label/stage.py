@@ -16,7 +16,7 @@ from selftrain import draws, hdf5
 from selftrain.confidence import BINS, coarse, log_odds_of
 from selftrain.data.review import Reviewed, read_checked, read_mask
 from selftrain.errors import UserError
-from selftrain.label.layout import SHARD, Labels, create_planes, write_images
+from selftrain.label.layout import MADE, SHARD, Labels, create_planes, made_from, write_images
 from selftrain.predict.store import Predictions
 from selftrain.progress import followed
 from selftrain.select.cut import read_cut
@@ -85,6 +85,7 @@ def label(
         shard = stack.enter_context(Predictions(prediction, names))
         choice = shard if chosen is None else stack.enter_context(_same_images(chosen, shard))
         file = stack.enter_context(SHARD.create(output))
+        file.attrs[MADE] = made_from(settings, shard, cut)
         write_images(file, shard.images, shard.shapes)
         counts = file.create_dataset("counts", (len(shard), len(names)), np.int64)
         mean_confidence = file.create_dataset("mean_confidence", (len(shard),), np.float32)
@@ -103,6 +104,7 @@ def label(
             hdf5.write_plane(confidence, position, coarse(bins))
             for planes in agreement:
                 hdf5.write_plane(planes, position, shard.agreement(position))
+            file.disk.check()
         file["changed"] = changed
 
 

@@ -78,13 +78,20 @@ def _patch(reductions: list[int]) -> int:
     return reductions[0] if len(set(reductions)) == 1 else 1
 
 
+def problem(name: str) -> str | None:
+    """Why there is no encoder of a name, if there is none."""
+    if name in registry.ENCODERS or timm.is_model(name):
+        return None
+    near = difflib.get_close_matches(name, {*timm.list_models(), *registry.ENCODERS}, n=3)
+    return f"timm has no '{name}'; near: {', '.join(near) or 'see timm.list_models()'}"
+
+
 def _create(settings: ModelSettings, *, load_weights: bool) -> Any:
     name = settings.encoder
     if name in registry.ENCODERS:
         registry.load(registry.ENCODERS, name)
-    if not timm.is_model(name):
-        near = difflib.get_close_matches(name, {*timm.list_models(), *registry.ENCODERS}, n=3)
-        raise UserError(f"model.encoder: timm has no '{name}'; near: {', '.join(near) or 'see timm.list_models()'}")
+    if reason := problem(name):
+        raise UserError(f"model.encoder: {reason}")
     options: dict[str, Any] = {"features_only": True}
     if len(settings.mean) != 3:
         options["in_chans"] = len(settings.mean)

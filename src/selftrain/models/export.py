@@ -28,7 +28,7 @@ TRIED = ((96, 160), (224, 224), (130, 100))
 """Heights and widths of the random images that an export is checked on."""
 
 
-def export_onnx(model: Path, output: Path, *, size: Size | None = None) -> float:
+def export_onnx(model: Path, output: Path, *, size: Size | None = None, own_code: str | bool = True) -> float:
     """Write an ONNX file, and check it on random images against the model.
 
     Its input `images` is (batch, channels, height, width), uint8 or, of models of 16-bit images, float32 from 0 to 1;
@@ -39,6 +39,7 @@ def export_onnx(model: Path, output: Path, *, size: Size | None = None) -> float
         model: a model file.
         output: the ONNX file.
         size: the one height and width that it takes; none: any.
+        own_code: see `files.load`.
 
     Returns:
         The largest difference between its logits and the model's, as a share of the largest logit.
@@ -48,7 +49,7 @@ def export_onnx(model: Path, output: Path, *, size: Size | None = None) -> float
     """
     if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
         raise UserError(f"export needs {', '.join(missing)}: pip install 'selftrain[onnx]'")
-    network, about = files.load(model)
+    network, about = files.load(model, own_code=own_code)
     pixels = files.pixels_of(about)
     tried = TRIED if size is None else (size,)
     whole = Whole(network if about["model"]["module"] else folded(network, random_images(pixels, (224, 224)))).eval()

@@ -6,10 +6,11 @@ import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import safetensors
 import torch
+from pydantic import Field
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -17,6 +18,7 @@ from selftrain import artifacts
 from selftrain.errors import UserError
 from selftrain.models.segmenter import Segmenter
 from selftrain.models.states import few, not_finite, read_state
+from selftrain.settings.base import Settings
 from selftrain.settings.data import Color, PixelSettings
 from selftrain.settings.model import ModelSettings
 
@@ -29,6 +31,18 @@ PLACES = ("", "encoder.network.", "encoder.body.")
 """Where a segmenter keeps the weights of a file: as they are named, in a user's own network, in a timm encoder."""
 HEADS = "heads."
 """What the names of weights begin with that only a next training has a use for."""
+
+
+class _About(Settings):
+    """The metadata of a model file."""
+
+    format: Literal["selftrain-model"]
+    version: int
+    model: ModelSettings
+    classes: Annotated[tuple[str, ...], Field(min_length=1, max_length=255)]
+    colors: tuple[Color, ...] | None = None
+    pixels: PixelSettings = PixelSettings()
+    step: int
 
 
 def save(
@@ -66,10 +80,14 @@ def read_about(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: not a readable model file ({error})") from None
     if "selftrain" not in metadata:
         raise UserError(f"{path}: safetensors without selftrain's metadata; name it under 'start:' to train from it")
-    about = json.loads(metadata["selftrain"])
-    if about["version"] != VERSION:
-        raise UserError(f"{path}: model file of version {about['version']}; this selftrain reads version {VERSION}")
-    return about
+    try:
+        about = json.loads(metadata["selftrain"])
+        if about["version"] != VERSION:
+            raise UserError(f"{path}: model file of version {about['version']}; this selftrain reads version {VERSION}")
+        return _About.model_validate(about).model_dump(mode="json")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        told = "; ".join(str(error).splitlines()[:3])
+        raise UserError(f"{path}: its metadata are not those of a model ({told}); train it again") from None
 
 
 def pixels_of(about: dict[str, Any]) -> PixelSettings:
@@ -77,9 +95,22 @@ def pixels_of(about: dict[str, Any]) -> PixelSettings:
     return PixelSettings(**about.get("pixels", {}))
 
 
-def load(path: Path) -> tuple[Segmenter, dict[str, Any]]:
-    """The network in a model file, ready to predict, without heads; and the file's metadata."""
+def load(path: Path, *, own_code: str | bool = True) -> tuple[Segmenter, dict[str, Any]]:
+    """The network in a model file, ready to predict, without heads; and the file's metadata.
+
+    Args:
+        path: a model file.
+        own_code: whether the network may be one of a user's own, whose module is imported and so runs; of a file that
+            may come from a stranger, the import path that is allowed, or False.
+
+    Raises:
+        UserError: the file is missing, broken, or of a network that may not be imported.
+    """
     about = read_about(path)
+    module = about["model"].get("module")
+    if module is not None and own_code not in (True, module):
+        told = f"say --own-code {module} if it is your own, or you trust who made the file"
+        raise UserError(f"{path}: its network is '{module}', which would be imported and run; {told}")
     model = Segmenter(ModelSettings(**about["model"]), len(about["classes"]), load_weights=False)
     with safetensors.safe_open(path, framework="pt") as file:
         state = {name: file.get_tensor(name) for name in file.keys() if not name.startswith(HEADS)}  # noqa: SIM118

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -148,7 +149,12 @@ class _Own(nn.Module):
     def __init__(self, settings: ModelSettings, classes: int) -> None:
         super().__init__()
         self.classes = classes
-        self.network = registry.load_object(str(settings.module))(classes=classes, **settings.arguments)
+        build = registry.load_object(str(settings.module))
+        try:
+            inspect.signature(build).bind(classes=classes, **settings.arguments)
+        except TypeError as error:
+            raise UserError(f"model.arguments: '{settings.module}' does not take them ({error})") from None
+        self.network = build(classes=classes, **settings.arguments)
         if not isinstance(self.network, nn.Module):
             raise UserError(f"model.module: '{settings.module}' returned no torch.nn.Module but {type(self.network)}")
 

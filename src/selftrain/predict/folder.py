@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from selftrain import artifacts
+from selftrain import artifacts, memory
 from selftrain.confidence import probability_of
 from selftrain.data.augmentation import to_tensor
 from selftrain.data.palette import palette
@@ -20,7 +20,7 @@ from selftrain.errors import UserError
 from selftrain.models import files
 from selftrain.predict.forward import load_predictor
 from selftrain.progress import followed
-from selftrain.settings.data import PixelSettings, Size
+from selftrain.settings.data import Size
 from selftrain.settings.prediction import InferenceSettings
 
 log = logging.getLogger(__name__)
@@ -30,6 +30,7 @@ ARRAYS = (".npy",)
 """Images too, for a model of others than 8-bit RGB."""
 
 
+@memory.telling(memory.IN_PREDICTION)
 def predict_folder(
     model: Path,
     images: Path,
@@ -40,6 +41,8 @@ def predict_folder(
     confidence: bool = False,
     agreement: bool = False,
     overlay: bool = False,
+    own_code: str | bool = True,
+    limit: int | None = None,
 ) -> None:
     """Write a palette PNG of class indices for each image, at the image's own size.
 
@@ -53,6 +56,8 @@ def predict_folder(
         agreement: of a network with branches, also write NAME.agreement.png, gray, 255 where all name the same class,
             else 255 times the share of them that names the most frequent one.
         overlay: also write NAME.overlay.png, the image with the classes' colors over it.
+        own_code: see `files.load`.
+        limit: million pixels that an image may have; none: as the model was trained.
 
     Raises:
         UserError: a file that is no model or no image, or agreement asked of a model with one branch.
@@ -61,11 +66,12 @@ def predict_folder(
     maps = [name for name, wanted in asked.items() if wanted]
     about = files.read_about(model)
     pixels = files.pixels_of(about)
-    found = _images(images, maps, ENDINGS if pixels == PixelSettings() else ENDINGS + ARRAYS)
+    pixels = pixels if limit is None else pixels.model_copy(update={"limit": limit})
+    found = _images(images, maps, ENDINGS if pixels.plain else ENDINGS + ARRAYS)
     if output.resolve() == (images if images.is_dir() else images.parent).resolve():
         raise UserError(f"{output}: the masks would take the place of the images; name another folder")
     with leased_device() as device:
-        predictor = load_predictor(model, settings, device, count_agreement=agreement)
+        predictor = load_predictor(model, settings, device, count_agreement=agreement, own_code=own_code)
         if agreement and predictor.branches == 1:
             raise UserError(f"{model}: has one branch, which agrees with itself; leave out --agreement")
         colors = palette(predictor.classes, about["colors"])

@@ -25,7 +25,7 @@ from selftrain.models.agreement import agreement
 from selftrain.models.folding import folded
 from selftrain.models.top import top_classes
 from selftrain.predict.confidence import UNDEFINED, decide, decide_probabilities
-from selftrain.predict.patches import mean_over_patches
+from selftrain.predict.patches import bands_over_patches
 from selftrain.predict.spatial_prior import at_size
 from selftrain.settings.data import Size
 from selftrain.settings.prediction import InferenceSettings
@@ -175,7 +175,7 @@ class Predictor:
     def _decide_patched(self, image: Tensor, name: str, size: Size) -> Decided:
         """What is predicted of an image (channels, h, w) whose patches are predicted each on its own; B is 1."""
         assert self.settings.patches is not None
-        means = mean_over_patches(
+        bands = bands_over_patches(
             lambda patches: self._probabilities(patches, (patches.shape[-2], patches.shape[-1])),
             image,
             self.settings.patches,
@@ -185,7 +185,13 @@ class Predictor:
             fill=self.fill,
             enlarged=max(self.settings.scales) ** 2,
         )
-        return self._decide(means[None], size)
+        if self.prior is not None or tuple(image.shape[1:]) != size:  # neither is made in parts
+            return self._decide(torch.cat(list(bands), 1)[None], size)
+        decided = [self._decide(band[None], (band.shape[1], size[1])) for band in bands]
+        classes, bins, agreeing, _ = zip(*decided, strict=True)
+        return Decided(
+            torch.cat(classes, 1), torch.cat(bins, 1), None if self.branches == 1 else torch.cat(agreeing, 1)
+        )
 
     def _decide(self, means: Tensor, size: Size) -> Decided:
         """What mean probabilities (B, S·C, h, w) say, on whatever device they are."""
@@ -213,14 +219,16 @@ def load_predictor(
     thresholds: Tensor | None = None,
     count_agreement: bool = False,
     calibrator: Calibrator = NONE,
+    own_code: str | bool = True,
 ) -> Predictor:
     """The predictor of a model file, on a device; it counts agreement where that is asked for and there are branches.
 
     Raises:
-        UserError: the file is no model, or made for others than `classes`.
+        UserError: the file is no model, made for others than `classes`, or of a network that may not be imported
+            (`own_code`, see `files.load`).
     """
     keep_freed_memory()
-    network, about = files.load(model)
+    network, about = files.load(model, own_code=own_code)
     if classes is not None and tuple(about["classes"]) != tuple(classes):
         raise UserError(f"{model}: made for the classes {about['classes']}, not {list(classes)}")
     if about["model"]["module"] is None:  # a user's own network may count on its layers, and how their maps lie

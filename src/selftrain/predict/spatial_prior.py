@@ -28,10 +28,10 @@ def read_spatial_prior(statistics: Path, settings: SpatialPriorSettings, classes
     favored for being frequent, only moved to where it belongs. What is unlabeled counts as the average place, so where
     nothing is labeled all factors are 1. A class that the labeled set does not show has the lowest one everywhere.
     """
-    with STATISTICS.open(statistics) as file:
-        if (known := json.loads(file.attrs["classes"])) != list(classes):
-            raise UserError(f"{statistics}: is about {known}, not {list(classes)}; {STATISTICS.remedy}")
-        frequency = torch.from_numpy(file["frequency"][:])
+    with STATISTICS.read(statistics) as file:
+        known, frequency = json.loads(file.attrs["classes"]), torch.from_numpy(file["frequency"][:])
+    if known != list(classes):
+        raise UserError(f"{statistics}: is about {known}, not {list(classes)}; {STATISTICS.remedy}")
     labeled, least = frequency.sum(0), torch.finfo().tiny
     share = frequency.mean((1, 2), keepdim=True) / labeled.mean().clamp(min=least)
     smooth = _smoothed(frequency + (1 - labeled).clamp(min=0) * share, settings.smoothing)

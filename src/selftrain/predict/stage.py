@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from selftrain import artifacts
+from selftrain import artifacts, memory
 from selftrain.behind import Behind
 from selftrain.calibrate.calibrator import NONE, Calibrator, read_calibrator
 from selftrain.data.images import batched, shard_of
@@ -25,6 +25,7 @@ from selftrain.progress import followed
 from selftrain.settings.prediction import PredictStageSettings
 
 
+@memory.telling(memory.IN_PREDICTION)
 def predict_shard(
     settings: PredictStageSettings,
     model: Path,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import h5py
 import numpy as np
@@ -14,7 +14,21 @@ import numpy.typing as npt
 from selftrain import hdf5
 from selftrain.errors import UserError
 
-FORMAT = hdf5.Format("selftrain-predictions", 2, "run predict again to make it")
+FORMAT = hdf5.Format(
+    "selftrain-predictions",
+    2,
+    "run predict again to make it",
+    {
+        "images": ("O", "N"),
+        "shapes": ("i", "N2"),
+        "class": ("u", "NHW"),
+        "confidence": ("u", "NHW"),
+        "histogram": ("i", "CB"),
+        "votes": ("i", "CE"),
+    },
+    {"agreement": ("u", "NHW")},
+    has_classes=True,
+)
 
 
 class Predictions:
@@ -40,8 +54,9 @@ class Predictions:
         if classes is not None and self.classes != tuple(classes):
             self.close()
             raise UserError(f"{path}: predicts {self.classes}, not {tuple(classes)}; {FORMAT.remedy}")
-        self.images = hdf5.read_names(self._file, "images")
-        self.shapes: npt.NDArray[np.int32] = self._file["shapes"][:]
+        with FORMAT.telling(path):
+            self.images = hdf5.read_names(self._file, "images")
+            self.shapes: npt.NDArray[np.int32] = self._file["shapes"][:]
         # Reading through a kept dataset is twelve times as fast as looking it up for every image.
         self._class: h5py.Dataset = self._file["class"]
         self._confidence: h5py.Dataset = self._file["confidence"]
@@ -55,28 +70,34 @@ class Predictions:
 
     def read(self, position: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint16]]:
         """Class ids and bins of one image, (h, w) each, without padding."""
-        height, width = self.shapes[position]
-        return self._class[position, :height, :width], self._confidence[position, :height, :width]
+        return self._plane(self._class, position), self._plane(self._confidence, position)
 
     def read_classes(self, position: int) -> npt.NDArray[np.uint8]:
         """Class ids of one image, (h, w), without padding."""
-        height, width = self.shapes[position]
-        return self._class[position, :height, :width]
+        return self._plane(self._class, position)
 
     def agreement(self, position: int) -> npt.NDArray[np.uint8]:
         """How many branches name the most frequent class, (h, w); without branches one, everywhere."""
-        height, width = self.shapes[position]
         if self._agreement is None:
-            return np.ones((height, width), np.uint8)
-        return self._agreement[position, :height, :width]
+            return np.ones(self.shapes[position], np.uint8)
+        return self._plane(self._agreement, position)
 
     def votes(self) -> npt.NDArray[np.int64]:
         """Pixels predicted as each class, filtered or not, that 1, 2, ... branches agree on, (C, branches)."""
-        return self._file["votes"][:]
+        return self._whole("votes")
 
     def histogram(self) -> npt.NDArray[np.int64]:
         """Valid pixels by class and bin, (C, BINS)."""
-        return self._file["histogram"][:]
+        return self._whole("histogram")
+
+    def _plane(self, planes: h5py.Dataset, position: int) -> npt.NDArray[Any]:
+        height, width = self.shapes[position]
+        with FORMAT.telling(self.path):
+            return planes[position, :height, :width]
+
+    def _whole(self, name: str) -> npt.NDArray[np.int64]:
+        with FORMAT.telling(self.path):
+            return self._file[name][:]
 
     def close(self) -> None:
         """Close the file."""

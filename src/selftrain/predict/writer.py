@@ -99,6 +99,7 @@ class PredictionWriter:
         """Write an image that was packed; in the order of these calls, which decides the bytes of the file."""
         for planes, chunks in image.planes:
             hdf5.write_packed(planes, image.position, chunks)
+        self._file.disk.check()
         self._written[image.position] = True
 
     def pack(self, position: int, classes: Plane, bins: Plane, agreement: Plane | None = None) -> Packed:

@@ -62,7 +62,8 @@ def drawings(results: Results, task: TaskReport) -> Iterator[Drawing]:
 
 
 def _scores(results: Results, task: TaskReport) -> Iterator[Drawing]:
-    summary = results.summary[results.summary.task == task.name]
+    # Where nothing is labeled there is nothing to measure.
+    summary = results.summary[(results.summary.task == task.name) & results.summary.miou.notna()]
     for split, of in summary.groupby("split", sort=False):
         yield Drawing("scores", str(split), str(split), f"mIoU over rounds on {split}", partial(curves_figure, of))
     if summary.seed.nunique() > 1:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 
+from selftrain.alarms import kinds
 from selftrain.errors import UserError
 from selftrain.label.pseudo_labels import FORMAT
 from selftrain.report.summary import COLUMNS
@@ -100,7 +101,7 @@ def read_results(settings: ReportSettings, summary: Path) -> Results:
         subsets=_with_gain(metrics, "subset_miou"),
         groups=_with_gain(metrics, "group_miou"),
         sizes=_joined(settings, "sizes.csv"),
-        alarms=_joined(settings, "alarms.csv"),
+        alarms=_joined(settings, "alarms.csv", kinds.COLUMNS),
         pseudo_labels=_joined(settings, "pseudo_labels.csv"),
         scores=_joined(settings, "pseudo_label_scores.csv"),
         selections=_selections(settings),
@@ -154,15 +155,15 @@ def last_of_first_seed(rounds: Sequence[RoundReport], name: str) -> list[tuple[R
     return list(last.values())
 
 
-def _joined(settings: ReportSettings, name: str) -> pd.DataFrame:
-    """One kind of table over all rounds."""
+def _joined(settings: ReportSettings, name: str, columns: Sequence[str] = ()) -> pd.DataFrame:
+    """One kind of table over all rounds; where there is none, an empty one with these columns."""
     tables = []
     for one, path in _present(settings, name):
         table = read_table(path)
         for position, key in enumerate([*KEYS, "folder"]):
             table.insert(position, key, getattr(one, key))
         tables.append(table)
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=[*KEYS, "folder"])
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=[*KEYS, "folder", *columns])
 
 
 def _with_gain(metrics: pd.DataFrame, metric: str) -> pd.DataFrame:
@@ -187,6 +188,7 @@ def _in_sequence(curves: pd.DataFrame) -> pd.DataFrame:
     """Add `at`: the step counted on from the end of the round before."""
     if curves.empty:
         return curves.assign(at=[])
+    curves = curves.astype({"step": int})  # which no table says that is of no steps
     lengths = curves.groupby(KEYS, sort=False).step.max()
     before = lengths.groupby(KEYS[:3], sort=False).cumsum() - lengths
     return curves.assign(at=curves.step + before.reindex(pd.MultiIndex.from_frame(curves[KEYS])).to_numpy())

@@ -42,6 +42,8 @@ class Config(Settings):
     """Config files that this one starts from, their paths seen from its folder: its values go over theirs."""
     data_root: str = "."
     """The folder that the tasks' paths start from, seen from where the command is run."""
+    outside_data_root: bool = False
+    """Whether list files may name files outside of `data_root`; of a list that somebody else wrote, look first."""
     results: str = "results"
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0,)
     shards: Annotated[int, Field(ge=1)] = 1

@@ -72,8 +72,8 @@ def _content(path: Path, where: str) -> dict[str, Any]:
         raise UserError(f"{where}{path}: no such config file")
     try:
         raw = yaml.load(path.read_text("utf-8"), _Loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not readable as YAML: {error}") from None
+    except (yaml.YAMLError, OSError, ValueError, RecursionError) as error:  # ValueError: of text, dates, numbers
+        raise UserError(f"{where}{path}: not readable as YAML: {error}") from None
     if not isinstance(raw, dict):
         raise UserError(f"{path}: should be a mapping of keys" + (f", not {raw!r}" if raw is not None else ""))
     return raw

@@ -134,6 +134,14 @@ class PixelSettings(Settings):
     """Per pixel, alpha included. Gray files do for 3 channels as well as for 1; TIFF and .npy files have any number."""
     bits: Literal[8, 16] = 8
     """Per value. JPEG has 8; 16 are of PNG, TIFF or .npy files."""
+    limit: Length = 200
+    """Million pixels that an image or a label may have. A small file can hold a picture that fills the memory, so a
+    larger one is refused before it is decoded."""
+
+    @property
+    def plain(self) -> bool:
+        """Whether they are 8-bit RGB."""
+        return (self.channels, self.bits) == (3, 8)
 
 
 def _classes(value: Any) -> Any:
@@ -186,6 +194,9 @@ class TaskSettings(Settings):
     review: str | None = None
     """Images whose pseudo-labels a person leaves out or replaces, in every round: CSV with the columns image,
     exclude (yes or no), mask (a PNG of class ids, its path seen from the table's folder), reason."""
+    transductive: bool = False
+    """An evaluation split may have the very images of the unlabeled one, so that scores are of images that were learned
+    from, without their labels."""
     truth: bool = False
     """The unlabeled split has hidden labels, used for scoring pseudo-labels and nothing else."""
     calibration: SplitSettings | None = None
@@ -244,7 +255,7 @@ class TaskSettings(Settings):
                     (*where, "streets"),
                     "have the classes of the table 'camvid', in its order; write `classes: camvid`",
                 )
-            if split.streets is not None and self.pixels != PixelSettings():
+            if split.streets is not None and not self.pixels.plain:
                 yield (*where, "streets"), "are 8-bit RGB images; the task's 'pixels' say otherwise"
             if where == ("unlabeled",) and not self.truth:
                 continue
@@ -263,7 +274,8 @@ class ListSettings(Settings):
     """All that listing one split depends on; paths are below `root`."""
 
     root: str
-    data_root: str
+    data_root: str | None
+    """None: list files may name files outside of it."""
     images: tuple[str, ...] | None
     labels: tuple[str, ...] | None
     list: str | None
@@ -314,3 +326,4 @@ class CheckSettings(Settings):
 
     task: str
     splits: dict[str, CheckedSplit]
+    transductive: bool = False

@@ -16,19 +16,23 @@ class PatchSettings(Settings):
     """Height and width of a patch; MLSL takes the size of the training crop."""
     count: Annotated[int, Field(ge=1)] = 50
     """Patches an image, K. The first ones cover the image; what K cannot cover comes from the whole image."""
+    cover: bool = False
+    """As many patches as cover the image where K cannot, so that no image has to pass whole, however large."""
     whole_image: bool = False
     """Count the whole image as one more patch."""
     combine: Literal["probabilities", "decisions"] = "probabilities"
     """What is averaged: softmax probabilities, or each patch's decision (relative frequency, MLSL section 4.3)."""
     memory: Annotated[int, Field(ge=1)] = 512
     """MiB for class scores held at a time; decides how many patches pass a GPU together, and whether an image's sums
-    stay there. The network's own working memory comes on top."""
+    stay there. Of an image whose sums take more, only some rows are held, as many as a patch is high. The network's own
+    working memory comes on top."""
 
     @property
     def mode(self) -> str:
         """Part of the name of a folder of predictions."""
         height, width = self.size
-        said = [f"sisc-{self.count}x{height}x{width}", "whole" if self.whole_image else ""]
+        said = [f"sisc-{self.count}x{height}x{width}", "cover" if self.cover else ""]
+        said += ["whole" if self.whole_image else ""]
         said += ["decisions" if self.combine == "decisions" else ""]
         said += [f"memory-{self.memory}" if self.memory != PatchSettings.model_fields["memory"].default else ""]
         return "-".join(filter(None, said))

@@ -23,7 +23,7 @@ from selftrain.data.reading import as_photo
 if TYPE_CHECKING:  # the report reads these files and has no other use for torch
     from torch import Tensor
 
-FORMAT = hdf5.Format("selftrain-examples", 1, "run the training again to make it")
+FORMAT = hdf5.Format("selftrain-examples", 1, "run the training again to make it", {"step": ("i", "K")})
 SHOWN = 4
 """How many steps are kept."""
 
@@ -52,6 +52,6 @@ def write(path: Path, examples: dict[int, dict[str, Tensor]], classes: Sequence[
 
 def read(path: Path) -> dict[int, dict[str, np.ndarray]]:
     """The examples, by step."""
-    with FORMAT.open(path) as file:
+    with FORMAT.read(path) as file:
         names = [name for name, one in file.items() if isinstance(one, h5py.Dataset) and name != "step"]
         return {int(step): {name: file[name][row] for name in names} for row, step in enumerate(file["step"][:])}

@@ -6,6 +6,8 @@ import logging
 import math
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +17,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from selftrain import artifacts, locks, randomness, registry
+from selftrain import artifacts, locks, memory, randomness, registry
 from selftrain.data.batches import Batch, Batches, Stream, Unlabeled, unbatched
 from selftrain.devices import leased_device
 from selftrain.errors import UserError
@@ -73,6 +75,7 @@ def train(
             finished.keep(kept, paths.outputs())
 
 
+@memory.telling(memory.IN_TRAINING)
 def _train(
     fabric: Fabric, settings: TrainStageSettings, paths: TrainFiles, machine: MachineSettings, resume: Resume
 ) -> None:
@@ -213,9 +216,8 @@ def _steps(run: _Run, batches: Batches, resume: Resume, machine: MachineSettings
     unseen: list[_Step] = []
     started = time.monotonic()
     first = run.fabric.is_global_zero
-    with following(
-        f"train round {run.settings.round}", run.steps, unit="step", done=run.step, silent=not first
-    ) as progress:
+    of_round = f"train round {run.settings.round}"
+    with following(of_round, run.steps, unit="step", done=run.step, silent=not first) as progress, _readers_told():
         for loaded in loader:
             if isinstance(loaded, UserError):
                 raise loaded
@@ -227,8 +229,30 @@ def _steps(run: _Run, batches: Batches, resume: Resume, machine: MachineSettings
                 progress.tell(_told(run.rows[-1]))
                 unseen, started = [], time.monotonic()
                 if first and resume.is_due() and run.step < run.steps:
+                    _refuse_ruined(run)
                     resume.save(run.state())
             progress.advance()
+
+
+@contextmanager
+def _readers_told() -> Iterator[None]:
+    """That a process of the loader was ended, which torch tells by a RuntimeError wherever the loop is."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        told = str(error).splitlines()[0]
+        raise UserError(
+            f"a process that reads images was ended ({told}); out of memory? Lower machine.workers"
+        ) from None
+
+
+def _refuse_ruined(run: _Run) -> None:
+    """Weights that are not finite end the training; the loss of a step is of the weights before it."""
+    for network in (run.segmenter, run.result()):
+        if broken := not_finite(network):
+            raise UserError(f"step {run.step}: NaN or infinite weights in {broken}; lower the learning rate")
 
 
 def _loader(batches: Batches, steps: range, workers: int, device: torch.device) -> DataLoader:
@@ -330,8 +354,7 @@ def _stream(name: str, settings: TrainStageSettings, paths: TrainFiles, pseudo_l
 
 def _write(run: _Run, paths: TrainFiles, machine: MachineSettings, seconds: float) -> None:
     settings = run.settings
-    if broken := not_finite(run.result()):
-        raise UserError(f"step {run.step}: NaN or infinite weights in {broken}; lower the learning rate")
+    _refuse_ruined(run)
     facts = {
         "device": str(run.fabric.device),
         "device_name": torch.cuda.get_device_name() if run.fabric.device.type == "cuda" else "cpu",
