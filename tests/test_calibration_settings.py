@@ -93,10 +93,9 @@ def test_only_what_is_asked_for_is_fitted():
     first = Model("town", "dars", 0, 1)
     assert made.choose_files(first) == asked
     assert made.calibrations == [(START, "temperature"), (first, "temperature")]
-    assert [file for file in made.report_files() if "calibration" in file] == [
-        f"{folder}/calibration.csv",
-        "results/town/dars/seed-0/round-1/calibration/temperature/calibration.csv",
-    ]
+    folders = (folder, "results/town/dars/seed-0/round-1/calibration/temperature")
+    tables = [f"{one}/{table}.csv" for one in folders for table in ("calibration", "reliability")]
+    assert [file for file in made.report_files() if "calibration" in file] == tables
     assert not graph(HELD_OUT).calibrations
 
 

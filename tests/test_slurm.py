@@ -60,7 +60,8 @@ class PacedProject(Project):
 
     def __init__(self, folder) -> None:
         super().__init__(folder, config())
-        shutil.copy(ROOT / "tests/slurm/paced.py", folder / "src")
+        for file in ("paced.py", "sitecustomize.py"):
+            shutil.copy(ROOT / "tests/slurm" / file, folder / "src")
 
     def use_slurm(self, gpus: int = 1) -> None:
         """By the profile, edited as for a cluster without accounting, and in a hurry."""

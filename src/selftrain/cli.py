@@ -244,4 +244,6 @@ def main() -> None:
 
 
 def _said(error: Exception) -> str:
-    return f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
+    """The message of an error, as text that can be written anywhere: names of files may hold bytes that are none."""
+    said = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
+    return said.encode(errors="backslashreplace").decode()

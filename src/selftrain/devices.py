@@ -25,7 +25,7 @@ BOOT = Path("/proc/sys/kernel/random/boot_id")
 def leased_device(count: int = 1) -> Iterator[torch.device]:
     """Hold GPUs for this process and those that it forks; yields where to compute: 'cuda' or, without any GPU, 'cpu'.
 
-    Sets CUDA_VISIBLE_DEVICES, so it must come before anything uses CUDA. Steps aside where a scheduler has given just
+    Sets CUDA_VISIBLE_DEVICES meanwhile, so it must come before anything uses CUDA. Steps aside where a scheduler has given just
     as many devices as are wanted, where there is one only, and where there is no GPU.
 
     Args:
@@ -49,9 +49,22 @@ def leased_device(count: int = 1) -> Iterator[torch.device]:
     elif len(ids) == count and (listed or count == 1):
         yield torch.device("cuda")
     else:
-        with _leased(ids, count, _folder()) as own:
-            os.environ[VISIBLE] = ",".join(own)
+        with _leased(ids, count, _folder()) as own, _visible(own):
             yield torch.device("cuda")
+
+
+@contextmanager
+def _visible(ids: Sequence[str]) -> Iterator[None]:
+    """Let CUDA see these, as long as they are held."""
+    before = os.environ.get(VISIBLE)
+    os.environ[VISIBLE] = ",".join(ids)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[VISIBLE]
+        else:
+            os.environ[VISIBLE] = before
 
 
 def _visible_ids(listed: str | None, count: int) -> list[str]:

@@ -9,7 +9,8 @@ from torch import nn
 
 SECONDS_A_PASS = 0.5
 FILE = Path("passes.jsonl")
-TOLD = ("SLURM_JOB_ID", "CUDA_VISIBLE_DEVICES")
+TOLD = {"SLURM_JOB_ID": "SLURM_JOB_ID", "CUDA_VISIBLE_DEVICES": "GIVEN_DEVICES"}
+"""Columns, and the variables that they are of: see sitecustomize.py."""
 
 
 def network(classes: int) -> nn.Module:
@@ -20,6 +21,9 @@ class Paced(nn.Sequential):
     def forward(self, images):
         if "SLURM_JOB_ID" in os.environ:
             with FILE.open("a") as file:
-                file.write(json.dumps({"time": time.time()} | {name: os.environ.get(name) for name in TOLD}) + "\n")
+                file.write(
+                    json.dumps({"time": time.time()} | {column: os.environ.get(name) for column, name in TOLD.items()})
+                    + "\n"
+                )
             time.sleep(SECONDS_A_PASS)
         return super().forward(images)

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from selftrain import artifacts, hdf5
+from selftrain.label.pseudo_labels import OF_IMAGES
 from selftrain.predict.store import Predictions
 from selftrain.settings.data import IGNORE
 from selftrain.settings.selection import LabelSettings
@@ -18,15 +19,7 @@ SHARD = hdf5.Format(
     "selftrain-pseudo-labels-shard",
     3,
     "run label again to make it",
-    {
-        "images": ("O", "N"),
-        "shapes": ("i", "N2"),
-        "label": ("u", "NHW"),
-        "confidence": ("u", "NHW"),
-        "counts": ("i", "NC"),
-        "changed": ("i", "C"),
-        "mean_confidence": ("f", "N"),
-    },
+    OF_IMAGES | {"changed": ("i", "C")},
     {"agreement": ("u", "NHW")},
 )
 

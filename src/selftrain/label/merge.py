@@ -177,7 +177,7 @@ def _together(settings: LabelSettings, shards: Sequence[Path], predictions: Sequ
     """The images of shards that belong together."""
     if not predictions or len(shards) != len(predictions):
         raise UserError(f"{len(shards)} shards of labels for {len(predictions)} shards of predictions")
-    names, shapes, votes = [], [], []
+    names, shapes, votes, strange = [], [], [], []
     canvases: dict[tuple[int, int], Path] = {}
     models: dict[str, Path] = {}
     filters: dict[tuple[int, int], Path] = {}
@@ -186,7 +186,7 @@ def _together(settings: LabelSettings, shards: Sequence[Path], predictions: Sequ
             if hdf5.read_names(shard, "images") != source.images:
                 raise UserError(f"{path}: has other images than {prediction}; run label again")
             if shard.attrs.get(MADE) != made_from(settings, source, cut):
-                raise UserError(f"{path}: is of another round, or of another cut than {cut}; run label again")
+                strange.append(path)
             names += source.images
             shapes.append(source.shapes)
             votes.append(source.votes())
@@ -196,6 +196,8 @@ def _together(settings: LabelSettings, shards: Sequence[Path], predictions: Sequ
             colors = str(source.attributes.get("colors", "null"))
     canvas, model = _only(canvases, "canvas"), _only(models, "model")
     _, least = _only(filters, "(branches, how many of them a filter asks for)")
+    if strange:
+        raise UserError(f"{strange[0]}: is of another round, or of another cut than {cut}; run label again")
     return Images(names, np.concatenate(shapes), np.sum(votes, 0), least, canvas, model, colors)
 
 

@@ -16,21 +16,20 @@ import pandas as pd
 from selftrain import hdf5
 from selftrain.confidence import log_odds_of_coarse
 
+OF_IMAGES = {
+    "images": ("O", "N"),
+    "shapes": ("i", "N2"),
+    "label": ("u", "NHW"),
+    "confidence": ("u", "NHW"),
+    "counts": ("i", "NC"),
+    "mean_confidence": ("f", "N"),
+}
+"""What a shard has, too."""
 FORMAT = hdf5.Format(
     "selftrain-pseudo-labels",
     5,
     "run label again to make it",
-    {
-        "images": ("O", "N"),
-        "shapes": ("i", "N2"),
-        "label": ("u", "NHW"),
-        "confidence": ("u", "NHW"),
-        "counts": ("i", "NC"),
-        "mean_confidence": ("f", "N"),
-        "histogram": ("i", "CB"),
-        "classes": ("V", "C"),
-        "cut": ("V", "C"),
-    },
+    OF_IMAGES | {"histogram": ("i", "CB"), "classes": ("V", "C"), "cut": ("V", "C")},
     {"agreement": ("u", "NHW"), "weak_labels": ("u", "NC")},
     has_classes=True,
 )
