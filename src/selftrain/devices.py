@@ -25,8 +25,8 @@ BOOT = Path("/proc/sys/kernel/random/boot_id")
 def leased_device(count: int = 1) -> Iterator[torch.device]:
     """Hold GPUs for this process and those that it forks; yields where to compute: 'cuda' or, without any GPU, 'cpu'.
 
-    Sets CUDA_VISIBLE_DEVICES meanwhile, so it must come before anything uses CUDA. Steps aside where a scheduler has given just
-    as many devices as are wanted, where there is one only, and where there is no GPU.
+    Sets CUDA_VISIBLE_DEVICES meanwhile, so it must come before anything uses CUDA. Steps aside where a scheduler has
+    given just as many devices as are wanted, where there is one only, and where there is no GPU.
 
     Args:
         count: GPUs wanted.
