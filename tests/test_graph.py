@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import zipfile
 
 import pandas as pd
 import pytest
@@ -329,6 +330,19 @@ def test_the_page_shows_images_before_and_after(ran):
     sections = {path.parent.name for path in (ran.folder / "results/report/figures/tiny").rglob("*.svg")}
     drawn = "scores gains sizes places shares confidence calibration training models"
     assert sections == set(drawn.split())
+
+
+def test_snakemakes_own_report_has_the_page_and_every_figure(ran):
+    done = ran.snakemake("--report", "report.zip")
+    assert done.returncode == 0, done.stderr
+    with zipfile.ZipFile(ran.folder / "report.zip") as report:
+        names = report.namelist()
+        told = report.read("report/report.html").decode()
+    figures = [path.relative_to(ran.folder / "results/report/figures") for path in ran.folder.rglob("*.svg")]
+    assert len(figures) > 20 and all(any(name.endswith(str(figure)) for name in names) for figure in figures)
+    assert any(name.endswith("index.html") and "data/raw" in name for name in names)
+    assert "Figures" in told and "confidence" in told
+    (ran.folder / "report.zip").unlink()
 
 
 def test_one_more_round_plans_only_that_round(project):
