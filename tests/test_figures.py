@@ -14,7 +14,7 @@ from test_report import CLASSES, write_results
 from selftrain.confidence import BINS, log_odds_of
 from selftrain.report.figures.calibration import reliability_figure
 from selftrain.report.figures.models import Node, models_figure
-from selftrain.report.figures.pseudo_labels import Confidence, confidence_figure, places_figure, shares_figure
+from selftrain.report.figures.pseudo_labels import MOST, Confidence, confidence_figure, places_figure, shares_figure
 from selftrain.report.figures.scores import curves_figure, seeds_figure
 from selftrain.report.figures.style import SERIES, inline, spread, svg
 from selftrain.report.gallery import drawings
@@ -102,6 +102,21 @@ def test_places_are_each_scaled_to_their_own_end():
     images = [one.images[0].get_array() for one in axes[:3]]
     assert [float(image.max()) for image in images] == [1, 1, 0] and (images[0][:2] == 1).all()
     assert [one.get_xlabel() for one in axes[:3]] == ["to 50%", "to 25%", "nowhere"]
+
+
+def test_of_many_classes_the_most_frequent_have_a_panel():
+    frequency = np.full((255, 4, 8), 0.1, np.float32)
+    frequency[:100] = 0.01
+    names = [f"class {number}" for number in range(255)]
+    figure = places_figure(frequency, names)
+    assert [axes.get_title(loc="left") for axes in figure.axes[:MOST]] == names[100 : 100 + MOST]
+    assert figure.get_supxlabel() == f"{MOST} of 255 classes"
+    histogram = np.zeros((255, BINS), np.int64)
+    histogram[-5:, 9000] = 7
+    cut = pd.DataFrame({"threshold_bin": np.full(255, 9000), "kept_fraction": 1.0})
+    figure = confidence_figure(Confidence.of(histogram, cut), names)
+    titles = [axes.get_title(loc="left") for axes in figure.axes if axes.get_visible()]
+    assert len(titles) == MOST and titles[-5:] == names[-5:]
 
 
 def test_reliability_shows_bins_that_have_pixels():

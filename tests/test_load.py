@@ -33,7 +33,8 @@ def test_the_graph_of_fifty_experiments(tmp_path):
     assert jobs["predict"] == 2 * 101 and jobs["select"] == 150  # the first round's predictions and model are shared
 
 
-def test_255_classes_go_through_every_stage_but_the_report(tmp_path):
+@pytest.mark.slow
+def test_255_classes_go_through_every_stage(tmp_path):
     classes = [f"class {number}" for number in range(255)]
     for number, name in enumerate(("labeled", "unlabeled", "val")):
         ids = {
@@ -41,14 +42,11 @@ def test_255_classes_go_through_every_stage_but_the_report(tmp_path):
             for one in (0, 1)
         }
         test_odd_data.write(tmp_path / name, ids)
-    walk(
-        tmp_path,
-        test_odd_data.config(classes, dars={"policy": "dars", "rounds": [{"portion": 0.9}]}),
-        without=("report",),
-    )  # minutes of drawing
+    walk(tmp_path, test_odd_data.config(classes, dars={"policy": "dars", "rounds": [{"portion": 0.9}]}))
     labels = pd.read_csv(tmp_path / "results/odd/dars/seed-0/round-1/pseudo_labels.csv")
     assert len(labels) == 255 and labels.pixels.sum() > 0
     assert len(pd.read_csv(tmp_path / "results/odd/dars/seed-0/round-1/confusion.csv")) >= 255
+    assert "class 254" in (tmp_path / "results/report/index.html").read_text()
 
 
 def softmax(patches):

@@ -19,6 +19,8 @@ from selftrain.report.figures.style import INK, MUTED, RULE, SERIES, STYLE, dots
 
 PLACES = LinearSegmentedColormap.from_list("places", ["#0072b200", "#0072b2"])
 """From clear to a color that light and dark pages show."""
+MOST = 60
+"""Classes that have a panel of their own: of more, the most frequent have."""
 PROBABILITIES = {0.5: "50", 0.99: "99", 0.9999: "99.99", 0.999999: "99.9999"}
 """That an axis of log-odds names, in percent; between them is a factor of a hundred in odds."""
 
@@ -86,8 +88,9 @@ def confidence_figure(of: Confidence, classes: Sequence[str]) -> Figure:
     edges = LOW + np.arange(of.pixels.shape[1] + 1) * (1 << COARSE_SHIFT) / STEPS
     low, high = _range(of.pixels.sum(0), edges)
     with mpl.rc_context(STYLE):
-        figure, grid = panels(len(classes), 3, 0.78)
-        for row, (axes, name) in enumerate(zip(grid, classes, strict=True)):
+        rows = _most(of.pixels.sum(1))
+        figure, grid = panels(len(rows), 3, 0.78)
+        for axes, row in zip(grid, rows, strict=True):
             pixels, threshold, kept = of.pixels[row], of.threshold[row], of.kept_fraction[row]
             heights = pixels / max(1, pixels.max())
             axes.stairs(heights, edges, fill=True, color=RULE)
@@ -95,15 +98,22 @@ def confidence_figure(of: Confidence, classes: Sequence[str]) -> Figure:
                 above = np.where(edges[1:] > threshold, heights, 0)
                 axes.stairs(above, edges, fill=True, color=SERIES[0], alpha=0.35 + 0.65 * kept)
                 axes.axvline(threshold, color=SERIES[1], linewidth=1)
-            axes.set_title(name, loc="left", fontsize=8, color=INK, pad=2)
+            axes.set_title(classes[row], loc="left", fontsize=8, color=INK, pad=2)
             told = "never predicted" if not pixels.any() else "none kept" if not np.isfinite(threshold) else ""
             axes.text(0.5, 0.4, told, transform=axes.transAxes, ha="center", color=MUTED, fontsize=8)
             axes.spines["left"].set_visible(False)
             axes.set_yticks([])
             axes.set_ylim(0, 1.05)
         _name_probabilities(grid, low, high)
-        figure.supxlabel("probability of the predicted class, %, on an axis of log-odds", fontsize=8, color=MUTED)
+        of_all = f"; {len(rows)} of {len(classes)} classes" if len(rows) < len(classes) else ""
+        label = f"probability of the predicted class, %, on an axis of log-odds{of_all}"
+        figure.supxlabel(label, fontsize=8, color=MUTED)
         return figure
+
+
+def _most(amounts: npt.NDArray[np.number]) -> list[int]:
+    """The classes with the largest amounts, `MOST` of them, in their own order."""
+    return sorted(np.argsort(-amounts, kind="stable")[:MOST].tolist())
 
 
 def _range(pixels: npt.NDArray[np.int64], edges: npt.NDArray[np.float64]) -> tuple[float, float]:
@@ -127,14 +137,17 @@ def places_figure(frequency: npt.NDArray[np.float32], classes: Sequence[str]) ->
     """How often each place of an image shows each class, (C, h, w): a map per class, the stronger, the more often
     (thesis Figures 5.1 to 5.4). Each map has its own scale, whose end is named."""
     with mpl.rc_context(STYLE):
-        figure, grid = panels(len(classes), 4, 0.78)
-        for axes, name, of in zip(grid, classes, frequency, strict=True):
-            most = float(of.max())
+        rows = _most(frequency.sum((1, 2)))
+        figure, grid = panels(len(rows), 4, 0.78)
+        for axes, row in zip(grid, rows, strict=True):
+            of, most = frequency[row], float(frequency[row].max())
             axes.imshow(of / most if most else of, cmap=PLACES, vmin=0, vmax=1, interpolation="bilinear")
-            axes.set_title(name, loc="left", fontsize=8, color=INK, pad=2)
+            axes.set_title(classes[row], loc="left", fontsize=8, color=INK, pad=2)
             axes.set_xlabel(f"to {most:.0%}" if most else "nowhere", fontsize=7, labelpad=1)
             axes.set_xticks([])
             axes.set_yticks([])
             for spine in axes.spines.values():
                 spine.set_visible(True)
+        if len(rows) < len(classes):
+            figure.supxlabel(f"{len(rows)} of {len(classes)} classes", fontsize=8, color=MUTED)
         return figure
