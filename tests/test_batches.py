@@ -115,7 +115,7 @@ def test_unlabeled_images_have_blank_labels_and_what_is_no_image_is_ignored(tabl
         whole = Unlabeled(table, tiny.READ)
         assert whole.item(0)[1].dtype == torch.uint8 and all(not whole.item(at)[1].any() for at in range(len(whole)))
         truth = Stream(table, tiny.READ, labels=lambda _: np.zeros(tiny.SIZE, np.uint8))
-        options = AugmentationSettings(crop=(30, 60), scale=(0.5, 1.0), rotation=10)
+        options = AugmentationSettings(crop=(30, 60), scale=(0.5, 1.3), rotation=10)
         found, expected = (Batches({"a": one}, {"a": 4}, options, MEAN, (0, 0))[3]["a"] for one in (whole, truth))
         assert equal(found, expected) and set(found.labels.unique().tolist()) == {0, 255}
 

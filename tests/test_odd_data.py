@@ -71,7 +71,13 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+QUICK = ("absent from both", "everything ignored")
+"""Of which the others have a part each."""
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=() if case in QUICK else pytest.mark.slow) for case in CASES]
+)
 def test_a_class_that_is_nowhere_goes_through_every_stage(case, tmp_path):
     module, values, experiments = CASES[case]
     for number, name in enumerate(("labeled", "unlabeled", "val")):

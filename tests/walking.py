@@ -63,7 +63,7 @@ def _without_log(command: list[str]) -> list[str]:
 
 
 def walk(folder: Path, config: dict) -> list[Job]:
-    """Run all jobs of a config in a folder, but those of some rules, and return them."""
+    """Run all jobs of a config in a folder, and return them."""
     jobs = planned(folder, config)
     with chdir(folder):
         for job in jobs:
