@@ -455,6 +455,7 @@ SHARD = f"{ROUND}/pseudo_labels-0-of-2.h5"
 OTHER = SHARD.replace("round-1", "round-2")
 CLASSES = "results/toy/data/labeled/classes.csv"
 STATISTICS = "results/toy/data/labeled/statistics.h5"
+PREVIEW, PAGE = "results/toy/preview.h5", "results/report/index.html"
 AGAIN = "run predict again to make it"
 
 ARTIFACTS: dict[str, tuple[Callable[[], Any], str, tuple[str, ...]]] = {
@@ -565,6 +566,21 @@ ARTIFACTS: dict[str, tuple[Callable[[], Any], str, tuple[str, ...]]] = {
         f"{ROUND}/predictions/prior-0.02/shard-0-of-2.h5",
         (STATISTICS, "not a whole HDF5 file", "run statistics again"),
     ),
+    "a truncated preview": (
+        lambda: cut(Path(PREVIEW)),
+        PAGE,
+        (PREVIEW, "not a whole HDF5 file", "run preview again"),
+    ),
+    "a preview without its models": (
+        lambda: edit(PREVIEW, lambda file: file.__delitem__("models")),
+        PAGE,
+        (PREVIEW, "broken inside", "run preview again"),
+    ),
+    "a preview without a model's classes": (
+        lambda: edit(PREVIEW, lambda file: file.__delitem__("models/pretrained/base/seed-0/label")),
+        PAGE,
+        (PREVIEW, "broken inside", "run preview again"),
+    ),
     "a missing model": (lambda: Path(MODEL).unlink(), PREDICTION, (MODEL, "not a readable model file")),
     "a truncated model": (lambda: cut(Path(MODEL)), PREDICTION, (MODEL, "not a readable model file")),
     "a pickle for a model": (lambda: pickled(MODEL), PREDICTION, (MODEL, "not a readable model file")),
@@ -649,7 +665,7 @@ def test_artifacts(case, ran, results, refused):
 
 
 READING = {
-    "inspect": ("cut.csv", "model.safetensors", "manifest.json", "pseudo_labels.h5", "confusion.csv"),
+    "inspect": ("cut.csv", "model.safetensors", "manifest.json", "pseudo_labels.h5", "preview.h5", "confusion.csv"),
     "summary": ("summary.csv",),
     "score": ("confusion.csv",),
     "compare": ("summary.csv",),
@@ -718,7 +734,8 @@ WRITERS = [
     LABELS,
     f"{ROUND}/pseudo_label_scores.csv",
     "results/summary.csv",
-    "report/index.html",
+    PREVIEW,
+    PAGE,
 ]
 
 
@@ -736,7 +753,7 @@ def test_a_disk_that_is_full_or_fails(output, number, ran, results, refused, mon
     refused(*job.arguments, told=told, outputs=[Path(path) for path in job.outputs if Path(path).suffix])
 
 
-@pytest.mark.parametrize("output", [MODEL, PREDICTION, STATISTICS, SHARD, LABELS, "results/report/index.html"])
+@pytest.mark.parametrize("output", [MODEL, PREDICTION, STATISTICS, SHARD, LABELS, PREVIEW, PAGE])
 def test_a_file_that_ends_half_way(output, ran, results, refused):
     """Libraries in C write these files; here each gets some bytes and then an error of the system's."""
     job = job_of(ran, output)

@@ -11,6 +11,7 @@ from previews import write_preview
 from test_report import CLASSES, write_results
 from test_report_curriculum import give_branches
 
+from selftrain import artifacts
 from selftrain.confidence import log_odds_of_coarse
 from selftrain.label.pseudo_labels import PseudoLabels
 from selftrain.report.browser import browsers, ramp
@@ -42,7 +43,8 @@ def made(tmp_path):
 
 def told(settings, folder, **page):
     settings = settings.model_copy(update={"page": PageSettings(**page)})
-    (found,) = browsers(read_results(settings, folder / "summary.csv"), folder / "images")
+    with artifacts.writing_folder(folder / "images") as images:
+        (found,) = browsers(read_results(settings, folder / "summary.csv"), images)
     return found
 
 

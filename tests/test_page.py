@@ -233,7 +233,8 @@ def test_a_missing_file_beside_the_page_is_told(open_page, chromium, tmp_path):
     page = chromium.new_page()
     page.goto(place.as_uri())
     page.locator(".browser").scroll_into_view_if_needed()
-    page.locator(".reading", has_text="is missing: it belongs beside the page").wait_for()
+    page.locator(".reading", has_text="is missing").wait_for()
+    assert page.locator(".reading").inner_text().endswith("images/tiny/0.js is missing: it belongs beside the page")
     page.close()
 
 

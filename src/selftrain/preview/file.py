@@ -18,7 +18,13 @@ import numpy.typing as npt
 from selftrain import hdf5
 from selftrain.preview.choice import Worth
 
-FORMAT = hdf5.Format("selftrain-preview", 1, "run preview again to make it")
+FORMAT = hdf5.Format(
+    "selftrain-preview",
+    1,
+    "run preview again to make it",
+    {"images": ("O", "N"), "shapes": ("i", "N2"), "mean_confidence": ("f", "N"), "rarity": ("f", "N")},
+    has_classes=True,
+)
 
 
 class Preview:
@@ -33,12 +39,14 @@ class Preview:
     """
 
     def __init__(self, path: Path | str) -> None:
+        self.path = path
         self._file = FORMAT.open(path)
-        self.classes: list[str] = json.loads(self._file.attrs["classes"])
-        self.images = hdf5.read_names(self._file, "images")
-        self.worth = Worth(self._file["mean_confidence"][:], self._file["rarity"][:])
-        self.models = [str(folder) for folder in self._file["models"].attrs["folders"]]
-        self.shapes: npt.NDArray[np.int32] = self._file["shapes"][:]
+        with FORMAT.telling(path):
+            self.classes: list[str] = json.loads(self._file.attrs["classes"])
+            self.images = hdf5.read_names(self._file, "images")
+            self.worth = Worth(self._file["mean_confidence"][:], self._file["rarity"][:])
+            self.models = [str(folder) for folder in self._file["models"].attrs["folders"]]
+            self.shapes: npt.NDArray[np.int32] = self._file["shapes"][:]
 
     def __enter__(self) -> Self:
         return self
@@ -51,4 +59,5 @@ class Preview:
     def predicted(self, folder: str, position: int) -> npt.NDArray[np.uint8]:
         """What a model predicts of an image: class ids, (h, w)."""
         height, width = self.shapes[position]
-        return self._file[f"models/{folder}/label"][position, :height, :width]
+        with FORMAT.telling(self.path):
+            return self._file[f"models/{folder}/label"][position, :height, :width]

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from selftrain import hdf5
+from selftrain import hdf5, memory
 from selftrain.confidence import coarse, log_odds_of
 from selftrain.data.images import batched
 from selftrain.data.tables import read_images, working_sizes
@@ -25,6 +25,7 @@ from selftrain.settings.data import Size
 from selftrain.settings.prediction import PreviewSettings
 
 
+@memory.telling(memory.IN_PREDICTION)
 def preview(
     settings: PreviewSettings,
     images: Path,
@@ -51,7 +52,7 @@ def preview(
     positions = worth.first(settings.images) if worth else evenly_spaced(len(table), settings.images)
     chosen = table.iloc[positions].reset_index(drop=True)
     sizes = working_sizes(chosen, settings.read.size)
-    with FORMAT.create(output) as file, leased_device() as device:
+    with leased_device() as device, FORMAT.create(output) as file:
         file.attrs["classes"] = json.dumps(list(settings.read.classes))
         write_images(file, chosen.image.to_list(), np.array(sizes, np.int32))
         file.create_group("models").attrs["folders"] = list(models)

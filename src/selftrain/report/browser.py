@@ -19,7 +19,6 @@ import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 
-from selftrain import artifacts
 from selftrain.confidence import COARSE_SHIFT, LOW, STEPS
 from selftrain.data.palette import palette
 from selftrain.data.reading import read_label
@@ -54,8 +53,8 @@ class Source:
     """Where a layer's picture of an image comes from."""
 
     layer: Layer
-    of: Any
-    """PseudoLabels, or a model's folder in the preview."""
+    of: PseudoLabels | str
+    """Of a round, or a model's folder in the preview."""
 
 
 def browsers(results: Results, folder: Path) -> list[dict[str, Any]]:
@@ -63,19 +62,18 @@ def browsers(results: Results, folder: Path) -> list[dict[str, Any]]:
 
     Args:
         results: what the report tells of.
-        folder: where the pictures go, a script an image, if they do not fit into the page; else it stays empty.
+        folder: an empty one, where the pictures go, a script an image, if they do not fit into the page.
     """
     found, written = [], 0
-    with artifacts.writing_folder(folder) as temporary:
-        for task in results.settings.tasks:
-            if task.preview is not None:
-                with Preview(task.preview) as preview:
-                    told, size = _browser(results, task, preview, temporary / task.name)
-                found.append(told)
-                written += size
-        if written <= results.settings.page.embedded * MIB:
-            for told in found:
-                told["pictures"] = _taken_in(temporary / told["task"], len(told["images"]))
+    for task in results.settings.tasks:
+        if task.preview is not None:
+            with Preview(task.preview) as preview:
+                told, size = _browser(results, task, preview, folder / task.name)
+            found.append(told)
+            written += size
+    if written <= results.settings.page.embedded * MIB:
+        for told in found:
+            told["pictures"] = _taken_in(folder / told["task"], len(told["images"]))
     return found
 
 
@@ -104,7 +102,10 @@ def _browser(results: Results, task: TaskReport, preview: Preview, folder: Path)
     images, size = [], 0
     for position, name in enumerate(preview.images):
         row = table.loc[name].to_dict()
-        right = read_label(truth[name], task.read_truth) if name in truth and task.read_truth is not None else None
+        right = None
+        if name in truth and task.read_truth is not None:
+            height, width = preview.shapes[position].tolist()  # as large as what is predicted, to be compared with it
+            right = read_label(truth[name], task.read_truth, (height, width))
         planes = {one.layer.key: _plane(one, preview, name, position) for one in sources}
         known = {key: plane for key, plane in planes.items() if plane is not None}
         layers = {} if right is None else {"truth": [pictures.gray(right), ""]}
@@ -166,7 +167,7 @@ def _plane(source: Source, preview: Preview, name: str, position: int) -> Plane 
     """The numbers of a layer's picture, (h, w); None where there are none of this image."""
     if isinstance(source.of, str):
         return preview.predicted(source.of, position)
-    labels: PseudoLabels = source.of
+    labels = source.of
     if name not in labels.positions:
         return None
     if source.layer.kind == "classes":
@@ -198,5 +199,5 @@ def _write(path: Path, task: str, position: int, photo: str, layers: dict[str, l
 def ramp() -> list[list[int]]:
     """The color of each byte of confidence, (256, 3): dark where a model is unsure, yellow where it is sure."""
     log_odds = np.arange(256) * (1 << COARSE_SHIFT) / STEPS + LOW
-    colors = mpl.colormaps["viridis"](np.clip((log_odds - 0) / SURE, 0, 1), bytes=True)
+    colors = mpl.colormaps["viridis"](np.clip(log_odds / SURE, 0, 1), bytes=True)
     return colors[:, :3].tolist()

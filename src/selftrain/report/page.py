@@ -45,38 +45,41 @@ def write_report(settings: ReportSettings, summary: Path, output: Path) -> None:
             they are too many, in their folder, which is empty else.
     """
     results = read_results(settings, summary)
-    drawn = _draw(results, output.with_name("figures"))
-    browsers = browser.browsers(results, output.with_name("images"))
     script = (HERE / "page.js").read_text(encoding="utf-8")
-    page = _template().render(
-        tasks=[TaskSection(results, task, drawn[task.name]) for task in settings.tasks],
-        rounds=any(one.offline for one in settings.rounds),
-        versions=tables.versions(results),
-        runs=tables.runs_table(results),
-        settings={folder: json.dumps(one.get("settings", {}), indent=1) for folder, one in results.manifests.items()},
-        many=MANY,
-        shown=SHOWN,
-        style=Markup((HERE / "page.css").read_text(encoding="utf-8")),
-        script=Markup(script),
-        script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        browsers={one["task"]: one for one in browsers},
-        told={"tasks": browsers, "ramp": browser.ramp()},
-    )
-    with artifacts.writing(output) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    # The folders get their names when all is there, and the page, which is of them, after them.
+    with (
+        artifacts.writing(output) as page,
+        artifacts.writing_folder(output.with_name("figures")) as figures,
+        artifacts.writing_folder(output.with_name("images")) as images,
+    ):
+        drawn, browsers = _draw(results, figures), browser.browsers(results, images)
+        text = _template().render(
+            tasks=[TaskSection(results, task, drawn[task.name]) for task in settings.tasks],
+            rounds=any(one.offline for one in settings.rounds),
+            versions=tables.versions(results),
+            runs=tables.runs_table(results),
+            settings={name: json.dumps(one.get("settings", {}), indent=1) for name, one in results.manifests.items()},
+            many=MANY,
+            shown=SHOWN,
+            style=Markup((HERE / "page.css").read_text(encoding="utf-8")),
+            script=Markup(script),
+            script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+            browsers={one["task"]: one for one in browsers},
+            told={"tasks": browsers, "ramp": browser.ramp()},
+        )
+        page.write_text(text, encoding="utf-8")
 
 
 def _draw(results: Results, folder: Path) -> dict[str, Figures]:
-    """Draw every figure once, for the page and for a file of its own."""
+    """Draw every figure once, for the page and for a file of its own below a folder."""
     drawn: dict[str, Figures] = {task.name: defaultdict(list) for task in results.settings.tasks}
     wanted = [(task, one) for task in results.settings.tasks for one in drawings(results, task)]
-    with artifacts.writing_folder(folder) as temporary:
-        for task, one in followed(wanted, "draw", len(wanted)):
-            svg = style.svg(one.draw(), one.label)
-            drawn[task.name][one.section].append((one.title, style.inline(svg, one.label)))
-            file = temporary / task.name / one.section / f"{one.name}.svg"
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(svg, encoding="utf-8")
+    for task, one in followed(wanted, "draw", len(wanted)):
+        svg = style.svg(one.draw(), one.label)
+        drawn[task.name][one.section].append((one.title, style.inline(svg, one.label)))
+        file = folder / task.name / one.section / f"{one.name}.svg"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(svg, encoding="utf-8")
     return drawn
 
 
