@@ -31,7 +31,10 @@ STAND_IN = '''"""Instead of a stage: makes what it is told of and is not there; 
 import os
 import sys
 
-for path in (argument.rpartition("=")[2] for argument in sys.argv[1:]):
+told = [argument.rpartition("=")[2] for argument in sys.argv[1:]]
+beside = [os.path.join(os.path.dirname(path), name) for path in told if path.endswith("/report/index.html")
+          for name in ("figures", "images")]
+for path in told + beside:
     if "/" in path and not os.path.exists(path):
         folder, file = os.path.split(path) if os.path.splitext(path)[1] else (path, "")
         os.makedirs(folder, exist_ok=True)
@@ -55,7 +58,7 @@ METHODS: tuple[dict[str, Any], ...] = (
 
 STARTED = {
     "train": ("train", "train_showing"),
-    "predict": ("predict", "choose", "evaluate", "calibrate", "reliability"),
+    "predict": ("predict", "choose", "evaluate", "calibrate", "reliability", "preview"),
     "select": (),
 }
 """Rules whose jobs start with about the same imports, by one of them; select stands for all that need no torch."""
