@@ -3,6 +3,7 @@
 `forked_jobs(folder)` makes `folder/bin/python`, which hands what it is called with to that process (Linux).
 """
 
+import atexit
 import contextlib
 import importlib
 import json
@@ -13,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -85,9 +87,15 @@ def run(client: socket.socket) -> None:
         code = 0
     except SystemExit as end:
         code = end.code
-        raise
-    finally:
-        client.send(bytes([code if isinstance(code, int) else 1 if code else 0]))
+    except BaseException:
+        traceback.print_exc()
+    number = code if isinstance(code, int) else 1 if code else 0
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    client.send(bytes([number]))
+    # Taking the interpreter down would copy every page that the fork shares, for two seconds.
+    os._exit(number)
 
 
 if __name__ == "__main__":

@@ -128,6 +128,12 @@ def tiny_config() -> dict:
                 "algorithm": {"name": "weak_labels", "channels": 8, "hidden": 8},
                 "rounds": [rounds[0], {"portion": 0.5, "prediction": {"patches": {"size": [16, 32], "count": 9}}}],
             },
+            "hybrid": {
+                "policy": "da",
+                "algorithm": {"name": "hybrid", "across": "source_to_target"}
+                | dict.fromkeys(("rare_classes", "alike", "fill", "reliable_first"), True),
+                "rounds": [one.copy() for one in rounds],
+            },
             "curriculum": {
                 "pretrain": "branched",
                 "upper_bound": "oracle",

@@ -97,10 +97,12 @@ def test_the_second_step_is_aligned_by_the_average_of_the_first(average, pseudo_
     algorithm = aligned(average, 0.5, pseudo_labels=pseudo_labels)
     algorithm.teach(scene(), scene().batches["unlabeled"])
     first, step = algorithm.state["average"].clone(), scene(teacher=logits(3, 77))
-    taught, share = algorithm.teach(step, step.batches["unlabeled"])
+    taught, facts = algorithm.teach(step, step.batches["unlabeled"])
     told, valid = align(logits(3, 77).softmax(1), WANTED, first), step.batches["unlabeled"].labels != 255
     assert torch.equal(taught.labels, told.argmax(1).where(valid, 255).to(torch.uint8))
-    assert share.item() == pytest.approx(((told.amax(1) > 0.7) & valid).sum().item() / valid.sum().item())
+    assert facts["share_above_threshold"].item() == pytest.approx(
+        ((told.amax(1) > 0.7) & valid).sum().item() / valid.sum().item()
+    )
     assert (taught.probabilities is None) == (pseudo_labels == "hard")
     assert pseudo_labels == "hard" or torch.allclose(taught.probabilities, told)
     hard = torch.eye(CLASSES)[told.argmax(1)].movedim(3, 1)

@@ -207,6 +207,7 @@ LEARNERS = {
     "supervised": {},
     "self_training": {},
     "weak_labels": {"channels": 8, "hidden": 8},
+    "hybrid": {},
     "mean_teacher_mixing": {},
     "curriculum": {"target_easy_mining": False, "source_hard_mining": False},
 }

@@ -15,7 +15,7 @@ from project import Project, tiny_config
 from pydantic import ValidationError
 
 from selftrain import registry
-from selftrain.settings import alarms, calibration, curriculum, mixing, model, prediction, selection, training
+from selftrain.settings import alarms, calibration, curriculum, hybrid, mixing, model, prediction, selection, training
 from selftrain.settings.base import Settings, deep_merge
 from selftrain.settings.config import Config
 from selftrain.settings.experiments import ExperimentSettings, RoundSettings
@@ -118,6 +118,11 @@ SETTINGS: dict[str, tuple[type[Settings], type[Settings]]] = {
     "`algorithm: self_training`": (training.SelfTrainingSettings, Settings),
     "`algorithm: weak_labels`": (training.WeakLabelSettings, training.PseudoLabeledSettings),
     "`algorithm: mean_teacher_mixing`": (mixing.MeanTeacherMixingSettings, Settings),
+    "`algorithm: hybrid`": (hybrid.HybridSettings, Settings),
+    "`algorithm.rare_classes`": (hybrid.RareClassSettings, Settings),
+    "`algorithm.alike`": (hybrid.AlikeSettings, Settings),
+    "`algorithm.fill`": (hybrid.FillSettings, Settings),
+    "`algorithm.reliable_first`": (hybrid.ReliableFirstSettings, Settings),
     "`algorithm.strong`": (mixing.StrongAugmentationSettings, Settings),
     "`algorithm.alignment`": (mixing.AlignmentSettings, Settings),
     "`algorithm: curriculum`": (curriculum.CurriculumSettings, Settings),

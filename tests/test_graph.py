@@ -29,7 +29,7 @@ from selftrain.preview.file import Preview
 TOLD = ("preview task=tiny", "summary", "report")
 """Jobs that tell of all models."""
 DARS_2, MLSL_2 = (f"results/tiny/{name}/seed-0/round-2" for name in ("dars", "mlsl"))
-OFFLINE = {"cbst": 1, "dars": 2, "mlsl": 2, "st": 1}
+OFFLINE = {"cbst": 1, "dars": 2, "mlsl": 2, "hybrid": 2, "st": 1}
 MIXING = ("aligned", "classmix")
 ONLINE = (*MIXING, "curriculum")
 ROUNDS = OFFLINE | dict.fromkeys(ONLINE, 1) | {"oracle": 0}
@@ -38,6 +38,7 @@ PREDICTIONS = [
     "pretrained/start/seed-0/predictions/prior-0.02-temperature",
     "pretrained/branched/seed-0/predictions/agreeing-1",
     "dars/seed-0/round-1/predictions/single",
+    "hybrid/seed-0/round-1/predictions/single",
     "mlsl/seed-0/round-1/predictions/sisc-9x16x32",
 ]
 
@@ -154,7 +155,7 @@ def test_online_trainings_stand_beside_the_rounds(ran):
     assert inputs["aligned"]["start"] == artifacts.digest_file(start)
     assert inputs["aligned"]["distribution"] == artifacts.digest_file(truth)
     page = (ran.folder / "results/report/index.html").read_text()
-    assert "aligned (oracle)" in page and "Online examples" in page
+    assert "aligned (oracle)" in page and "Examples" in page
 
 
 def test_branches_are_in_the_files_of_their_experiments_alone(ran):
@@ -265,12 +266,21 @@ def test_what_was_planned_is_what_was_done(ran, monkeypatch):
         assert work.steps == about["step"], path
         heads = sum(one.numel() for one in network.heads.parameters())
         assert work.bytes == 4 * (sum(one.numel() for one in network.parameters()) - heads), path
-    assert len(trained) == 3 + 9
+    assert len(trained) == 3 + sum(OFFLINE.values()) + len(ONLINE)
     for path in ran.folder.glob("results/tiny/**/predictions/*/*.h5"):
         with Predictions(path) as predictions:
             assert load.of(Job("predict", str(path.relative_to(ran.folder)))).images == len(predictions)
     told = subprocess.run([sys.executable, "-m", "selftrain", "plan", "config.yaml"], capture_output=True, text=True)
     assert "nothing to do" in told.stdout, told.stderr
+
+
+def test_the_hybrid_knows_how_far_two_rounds_agree_and_shows_its_mixtures(ran):
+    first, second = (ran.folder / f"results/tiny/hybrid/seed-0/round-{number}" for number in (1, 2))
+    before, after = (PseudoLabels(folder / "pseudo_labels.h5") for folder in (first, second))
+    assert before.reliability is None and after.reliability.shape == (7,)
+    assert (second / "examples.h5").is_file() and len(pd.read_csv(second / "train.csv").filled_share) > 0
+    inputs = json.loads((second / "manifest.json").read_text())["inputs"]
+    assert set(inputs) == {"labeled", "unlabeled", "start", "pseudo_labels", "layouts"}
 
 
 def test_running_again_does_nothing(ran):
@@ -407,8 +417,9 @@ def test_code_that_is_not_used_reruns_nothing(project, module, targets):
 @pytest.mark.parametrize(
     ("module", "users"),
     [
-        ("train/algorithms/self_training.py", set(OFFLINE)),  # of which weak labels are a kind
+        ("train/algorithms/self_training.py", set(OFFLINE) - {"hybrid"}),  # of which weak labels are a kind
         ("train/algorithms/mean_teacher_mixing.py", set(MIXING)),
+        ("train/algorithms/hybrid.py", {"hybrid"}),
         ("train/algorithms/curriculum.py", {"curriculum"}),
         ("train/algorithms/weak_labels.py", {"mlsl"}),
         ("models/heads.py", {"mlsl"}),

@@ -170,8 +170,8 @@ def test_what_pixels_pasted_from_labeled_images_weigh(weight, pasted, others):
     algorithm = make(across=SOURCE, weight=weight | {"scale": 3})
     images = labels.new_zeros(1, 3, 1, 2)
     step = scene(unlabeled=Batch(images, labels * 0, ("x",)), teacher=torch.tensor([9.0, 1] + 6 * [0]).view(1, 4, 1, 2))
-    taught, share = algorithm.teach(step, step.batches["unlabeled"])
-    assert share.item() == 0.5
+    taught, facts = algorithm.teach(step, step.batches["unlabeled"])
+    assert facts["share_above_threshold"].item() == 0.5
     mixtures = [algorithm.mix(taught, Batch(images + 1, labels, ("y",)), number) for number in range(20)]
     mixture = next(one for one in mixtures if one.mask.flatten().tolist() == [True, False])
     assert mixture.mixed.weights.flatten().tolist() == [pasted, others]

@@ -1,4 +1,4 @@
-"""Settings of online experiments: what they inherit, and what is said of those that make no sense."""
+"""Settings of online experiments and of the hybrid: what they inherit, and what is said of those that make no sense."""
 
 from typing import Any
 
@@ -62,6 +62,11 @@ def algorithm(**settings: Any) -> dict[str, Any]:
     return {"algorithm": {"name": "mean_teacher_mixing"} | settings}
 
 
+def hybrid(batch_size: int = 8, rounds: dict[str, Any] | None = None, **settings: Any) -> dict[str, Any]:
+    told = {"policy": "dars", "rounds": [{"portion": 0.2} | (rounds or {}), {"portion": 0.5}]}
+    return told | {"algorithm": {"name": "hybrid"} | settings, "train": {"batch_size": batch_size}}
+
+
 ROUNDS = [{"portion": 0.2}]
 TRUTH = {"alignment": {"target": "truth"}}
 WRONG = [
@@ -90,6 +95,18 @@ WRONG = [
     (algorithm(**TRUTH) | {"oracle": True}, "mix.algorithm.alignment.target: the task 'town' has no hidden truth"),
     (algorithm(alignment={"target": [1, 2]}), "mix.algorithm.alignment.target: 2 shares for the 3 classes"),
     (algorithm(alignment={"target": [0, 0, 0]}), "mix.algorithm.alignment.target: at least one class needs a share"),
+    ({"algorithm": "hybrid"}, "mix.rounds: is missing; 'hybrid' learns from pseudo-labels"),
+    (hybrid(start="pretrained"), "mix.algorithm.start: unknown key 'start'"),
+    (hybrid(rare_classes=True, mixing="cutmix"), "mix.algorithm.rare_classes: 'cutmix' pastes no classes"),
+    (hybrid(rare_classes={"temperature": 0}), "mix.algorithm.rare_classes.temperature: should be greater than 0"),
+    (hybrid(alike=True, mixing="none"), "mix.algorithm.alike: nothing is pasted"),
+    (hybrid(alike={"among": 1.5}), "mix.algorithm.alike.among: should be less than or equal to 1"),
+    (hybrid(alike=True, batch_size=6), "mix.train.batch_size: 6 leaves an odd number of unlabeled images"),
+    (hybrid(batch_size=3), "mix.train.batch_size: 3 is too small: half of it are"),
+    (hybrid(rounds={"train": {"batch_size": 2}}), "mix.rounds[0].train.batch_size: 2 is too small"),
+    (hybrid(fill={"threshold": 2}), "mix.algorithm.fill.threshold: should be less than or equal to 1"),
+    (hybrid(fill=True) | {"train": {"teacher": None}}, "mix.train.teacher: `fill` needs a teacher"),
+    (hybrid(reliable_first={"start": 0}), "mix.algorithm.reliable_first.start: should be greater than 0"),
 ]
 
 
@@ -119,3 +136,23 @@ def test_only_names_experiments_and_leaves_the_others_alone() -> None:
     assert told_lines(("only", ["dras"])) == ["only[0]: unknown experiment 'dras'; did you mean 'dars'?"]
     assert {model.name for model in Flow(parse(good(("only", ["st"])))).rounds} == {"st"}
     assert Flow(parse(good(("only", [])))).rounds == []
+
+
+@pytest.mark.parametrize("part", ["rare_classes", "alike", "fill", "reliable_first"])
+def test_each_part_of_the_hybrid_is_off_until_it_is_named(part: str) -> None:
+    assert getattr(online(hybrid()).algorithm, part) is None
+    assert getattr(online(hybrid(**{part: False})).algorithm, part) is None
+    on = online(hybrid(**{part: True}))
+    assert getattr(on.algorithm, part) == getattr(on.algorithm, part).__class__()
+    assert (on.rounds[0].train.teacher is not None) == (part == "fill")
+
+
+def test_the_hybrid_needs_one_class_less_than_a_label_can_tell() -> None:
+    names = [f"class {number}" for number in range(255)]
+    assert (
+        len(parse(good(("experiments.mix", hybrid()), ("tasks.town.classes", names[:254]))).tasks["town"].classes)
+        == 254
+    )
+    assert told_lines(("experiments.mix", hybrid()), ("tasks.town.classes", names)) == [
+        "experiments.mix.algorithm: 'hybrid' takes up to 254 classes; the task 'town' has 255"
+    ]

@@ -325,7 +325,7 @@ def test_an_online_oracle_shows_how_it_mixed(tmp_path):
     assert (decoded(views["taught"].overlay, "RGBA")[..., 3] > 0).all()
     write_report(settings, tmp_path / "summary.csv", tmp_path / "index.html")
     page = (tmp_path / "index.html").read_text()
-    assert "Online examples" in page and "mix (oracle)" in page and "share above threshold" in page
+    assert "Examples" in page and "mix (oracle)" in page and "share above threshold" in page
 
 
 @pytest.mark.parametrize("kept", ["pictures", "nothing"])

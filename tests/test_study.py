@@ -240,7 +240,7 @@ def test_a_digest_twice_is_refused(study):
 @pytest.fixture
 def plan(study, monkeypatch):
     monkeypatch.chdir(ROOT)
-    return study.rows.planned([ROOT / f"configs/benchmark/{name}.yaml" for name in ("headline", "ablation")])
+    return study.rows.planned([ROOT / f"configs/benchmark/{name}.yaml" for name in ("headline", "hybrid", "ablation")])
 
 
 def test_every_row_of_a_task_has_as_many_steps_and_the_same_encoder(plan):
@@ -254,7 +254,7 @@ def test_every_row_of_a_task_has_as_many_steps_and_the_same_encoder(plan):
 def test_headline_rows_come_first_and_one_seed_before_the_next(plan):
     headline = [row.model.seed for row in plan if row.experiment in ("start", "cbst", "curriculum")]
     assert headline == sorted(headline)
-    first = next(number for number, row in enumerate(plan) if row.experiment == "st")
+    first = next(number for number, row in enumerate(plan) if row.experiment in ("anchors", "st"))
     assert {row.model.seed for row in plan[:first]} == {0, 1, 2}
     assert "curriculum" not in {row.experiment for row in plan[first:]}
 

@@ -13,6 +13,10 @@ EVERY = {
     "supervised": {"class_weights": (1, 5, 1), "focal": 2.0, "clip_gradient": 1.0},
     "self_training": {"algorithm": "self_training", "optimizer": {"name": "sgd", "lr": 0.02}},
     "weak_labels": {"algorithm": {"name": "weak_labels", "channels": 8, "hidden": 8}, "model": WITH_HEADS},
+    "hybrid": {
+        "algorithm": {"name": "hybrid", "strong": MIXING["strong"], "rare_classes": True, "alike": True, "fill": True},
+        "optimizer": {"name": "sgd", "lr": 0.02},
+    },
     "classmix": {"algorithm": MIXING, "evaluate": "teacher"},
     "dacs": {
         "algorithm": MIXING
@@ -27,7 +31,8 @@ EVERY = {
 def settings(kind, **train):
     """Of a few steps."""
     told = EVERY[kind] | train
-    teacher = {"teacher": {}} if told.get("algorithm", {}) and "mix" in str(told["algorithm"]) else {}
+    algorithm = str(told.get("algorithm"))
+    teacher = {"teacher": {}} if "mix" in algorithm or "fill" in algorithm else {}
     return tiny.stage(**({"steps": 4} | teacher | told))
 
 

@@ -37,6 +37,13 @@ CLAIMS = (
     # What all of it is for: more than as many further steps on the labels alone.
     *(Claim(method, "labels-only", "each paper") for method in ("cbst", "dars", "mlsl", "classmix", "dacs")),
     Claim("curriculum", "two-branches-labels-only", "each paper"),
+    # What the hybrid is for: more than every other method, and each of its parts more than none.
+    *(
+        Claim("hybrid", other, "ours")
+        for other in ("labels-only", "cbst", "dars", "mlsl", "classmix", "dacs", "curriculum")
+    ),
+    Claim("anchors", "dars", "ours"),
+    *(Claim(f"anchors-{part}", "anchors", "ours") for part in ("rare", "alike", "fill", "reliable")),
     Claim("dars", "cbst", "DARS Table 4", 2.44),
     Claim("cbst", "st", "DARS Table 4", 0.61),
     Claim("dars", "da", "DARS Table 4"),

@@ -14,9 +14,10 @@ from selftrain.errors import UserError
 from selftrain.settings.base import nearest
 from selftrain.settings.calibration import Calibration
 from selftrain.settings.experiments import ExperimentSettings, PretrainSettings, RoundSettings
+from selftrain.settings.hybrid import HybridSettings
 from selftrain.settings.prediction import PredictionSettings
 from selftrain.settings.selection import CbstSettings
-from selftrain.settings.training import ClassWeightRuleSettings, LearnsFromUnlabeled, TrainSettings
+from selftrain.settings.training import ClassWeightRuleSettings, LearnsFromUnlabeled, Showing, TrainSettings
 from selftrain.splits import Splits
 
 
@@ -110,9 +111,9 @@ class Flow(Splits):
 
     @cached_property
     def showing(self) -> list[str]:
-        """The online experiments that learn from unlabeled images, and keep some to show."""
+        """The experiments that keep some of what they make of unlabeled images, to show it."""
         experiments = self.config.experiments.items()
-        return [name for name, one in experiments if isinstance(one.algorithm, LearnsFromUnlabeled)]
+        return [name for name, one in experiments if isinstance(one.algorithm, Showing)]
 
     def prediction(self, mode: str) -> PredictionSettings:
         """The settings that a folder of predictions is named by."""
@@ -200,6 +201,13 @@ class Flow(Splits):
             return {}
         return {"chosen": self.model_path(model, f"chosen-{shard}-of-{self.config.shards}.h5")}
 
+    def earlier_file(self, model: Model, shard: int) -> dict[str, str]:
+        """The shard that the round before selected from, where images come in the order of the models' agreement."""
+        algorithm, earlier = self.experiment(model).algorithm, self.earlier_prediction_paths(model)
+        if not (isinstance(algorithm, HybridSettings) and algorithm.reliable_first is not None and earlier):
+            return {}
+        return {"earlier": earlier[shard]}
+
     def train_files(self, model: Model) -> dict[str, str]:
         """What a training reads, by the name that the train stage gives it."""
         learned = self.learned_split(model)
@@ -214,6 +222,8 @@ class Flow(Splits):
             files["unlabeled"] = self.task_path(model.task, "data", "unlabeled", "images.csv")
         if self.is_offline(model):
             files["pseudo_labels"] = self.model_path(model, "pseudo_labels.h5")
+        if isinstance(algorithm, HybridSettings) and algorithm.alike is not None and algorithm.pastes_labeled:
+            files["layouts"] = self.task_path(model.task, "data", "labeled", "statistics.h5")
         if alignment is not None and isinstance(alignment.target, str):
             files["distribution"] = self.task_path(model.task, "data", alignment.target, "classes.csv")
         return files

@@ -36,6 +36,7 @@ ALGORITHMS = {
     "supervised": "selftrain.train.algorithms.supervised:Supervised",
     "self_training": "selftrain.train.algorithms.self_training:SelfTraining",
     "weak_labels": "selftrain.train.algorithms.weak_labels:WeakLabels",
+    "hybrid": "selftrain.train.algorithms.hybrid:Hybrid",
     "mean_teacher_mixing": "selftrain.train.algorithms.mean_teacher_mixing:MeanTeacherMixing",
     "curriculum": "selftrain.train.algorithms.curriculum:Curriculum",
 }

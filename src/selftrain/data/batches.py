@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -27,6 +27,9 @@ LabelReader = Callable[[int], np.ndarray]
 
 Turns = dict[str, npt.NDArray[np.bool_]]
 """Per stream at which steps it gives its images, (steps,) each."""
+
+Order = Callable[[int], int]
+"""From how many images of a stream were drawn before to the position of the next."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,7 @@ class Batches(Dataset["dict[str, Batch] | UserError"]):
         mean: of the inputs from 0 to 1, the color of padding.
         place: what all draws depend on beside step and item, for example (seed, round).
         turns: per stream, at which steps it gives its images, (steps,) each; none: at every step.
+        orders: per stream, in which order its images come; none: in epochs, each shuffled anew.
         one_size: whether the streams' images must fit together, not each stream's alone.
         part: number and count of the equal parts that batches are cut into; only this one is read.
 
@@ -117,6 +121,7 @@ class Batches(Dataset["dict[str, Batch] | UserError"]):
         mean: tuple[float, ...],
         place: tuple[int, ...],
         turns: Turns | None = None,
+        orders: Mapping[str, Order] | None = None,
         *,
         one_size: bool = True,
         part: tuple[int, int] = (0, 1),
@@ -125,6 +130,8 @@ class Batches(Dataset["dict[str, Batch] | UserError"]):
         self.turns = turns
         # How many batches of a stream were drawn before each step.
         self.before = {name: np.cumsum(turn) - turn for name, turn in turns.items()} if turns else {}
+        shuffled_anew = {name: Shuffled(len(one), (*place, "order", name)) for name, one in streams.items()}
+        self.orders: dict[str, Order] = {**shuffled_anew, **(orders or {})}
         number, parts = part
         if uneven := [f"{size} of '{name}'" for name, size in sizes.items() if size % parts]:
             raise UserError(
@@ -157,7 +164,7 @@ class Batches(Dataset["dict[str, Batch] | UserError"]):
     def _batch(self, name: str, step: int) -> Batch:
         stream, size, items = self.streams[name], self.sizes[name], self.items[name]
         drawn = (int(self.before[name][step]) if self.before else step) * size
-        positions = [self._position(name, drawn + item) for item in items]
+        positions = [self.orders[name](drawn + item) for item in items]
         pairs = [self._augmented(stream, name, step, item, at) for item, at in zip(items, positions, strict=True)]
         names = tuple(stream.names[at] for at in positions)
         return Batch(torch.stack([image for image, _ in pairs]), torch.stack([label for _, label in pairs]), names)
@@ -165,11 +172,6 @@ class Batches(Dataset["dict[str, Batch] | UserError"]):
     def _augmented(self, stream: Stream, name: str, step: int, item: int, position: int) -> tuple[Tensor, Tensor]:
         draw = randomness.generator(*self.place, "augment", name, step, item)
         return augment(*stream.item(position), self.augmentation, draw, self.fill)
-
-    def _position(self, name: str, drawn: int) -> int:
-        """Which image is the `drawn`-th of a stream."""
-        epoch, place = divmod(drawn, len(self.streams[name]))
-        return int(_order(len(self.streams[name]), *self.place, "order", name, epoch)[place])
 
 
 def _refuse_crop(augmentation: AugmentationSettings, shapes: set[Size]) -> None:
@@ -181,9 +183,23 @@ def _refuse_crop(augmentation: AugmentationSettings, shapes: set[Size]) -> None:
             raise UserError(f"train.augmentation.crop: {told}; give a smaller crop, or a larger scale")
 
 
+@dataclass(frozen=True)
+class Shuffled:
+    """Epochs, each an order of its own of so many images; `place` is what their draws depend on."""
+
+    images: int
+    place: tuple[int | str, ...]
+
+    def __call__(self, drawn: int) -> int:
+        """The position of the image that is drawn after so many."""
+        epoch, number = divmod(drawn, self.images)
+        return int(shuffled(self.images, *self.place, epoch)[number])
+
+
 @lru_cache(maxsize=16)
-def _order(length: int, *place: int | str) -> np.ndarray:
-    return randomness.generator(*place).permutation(length)
+def shuffled(images: int, *place: int | str) -> npt.NDArray[np.int64]:
+    """The positions of so many images in a random order."""
+    return randomness.generator(*place).permutation(images)
 
 
 def unbatched(loaded: dict[str, Batch] | UserError) -> dict[str, Batch] | UserError:

@@ -121,7 +121,7 @@ class Workload:
         steps = length(settings, images, algorithm)
         height, width = self.crop(model)
         batch = settings.train.batch_size
-        taught = TEACHER * algorithm.streams.get("unlabeled", 0) if settings.train.teacher is not None else 0
+        taught = TEACHER * algorithm.taught if settings.train.teacher is not None else 0
         learned = steps * batch * height * width * (1 + taught)
         stays = FLOAT * parameters(settings.model, len(settings.labeled.classes))
         return Work(steps * batch, 0, steps, 0, learned, stays, self._network(model))

@@ -158,7 +158,7 @@ class TaskSection:
 
     @cached_property
     def strips(self) -> list[pictures.Strip]:
-        """What online trainings made of unlabeled images."""
+        """What trainings made of unlabeled images, step by step."""
         return pictures.strips(self.results, self.task)
 
     @property

@@ -1,4 +1,4 @@
-"""Pictures for the page as data URIs, and the strips of what online trainings made of some images.
+"""Pictures for the page as data URIs, and the strips of what trainings made of some images.
 
 In a strip a photo is there once; labels lie over it as transparent palette images, ignored pixels as a shadow,
 disagreement of branches in one bright color.
@@ -40,7 +40,7 @@ class View:
 
 @dataclass(frozen=True)
 class Strip:
-    """What an online training made of one image of a step."""
+    """What a training made of one image of a step."""
 
     name: str
     ratio: str
@@ -48,7 +48,7 @@ class Strip:
 
 
 def strips(results: Results, task: TaskReport) -> list[Strip]:
-    """How each online experiment (of its first seed) used an unlabeled image, at a few steps."""
+    """How experiments that mix or label step by step (of their first seed) used an unlabeled image, at a few steps."""
     colors = palette(len(task.classes), task.colors)
     found = []
     for one, path in last_of_first_seed(results.rounds(task), "examples.h5"):

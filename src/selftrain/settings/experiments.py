@@ -6,12 +6,19 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from selftrain.settings.base import NotNegative, Problem, Settings, refuse
+from selftrain.settings.hybrid import HybridSettings
 from selftrain.settings.inheritance import DEFAULT_STEPS
 from selftrain.settings.mixing import MeanTeacherMixingSettings
 from selftrain.settings.model import ModelSettings
 from selftrain.settings.prediction import PredictionSettings
 from selftrain.settings.selection import Policy, Portion
-from selftrain.settings.training import Algorithm, LearnsFromUnlabeled, SelfTrainingSettings, TrainSettings
+from selftrain.settings.training import (
+    Algorithm,
+    LearnsFromPseudoLabels,
+    LearnsFromUnlabeled,
+    SelfTrainingSettings,
+    TrainSettings,
+)
 
 DEFAULT_TRAIN = TrainSettings(steps=DEFAULT_STEPS)
 
@@ -79,9 +86,8 @@ class ExperimentSettings(Settings):
         return self
 
     def _online_problems(self) -> Iterator[Problem]:
-        name = self.algorithm.name
-        if name in ("self_training", "weak_labels"):
-            yield ("rounds",), f"is missing; '{name}' learns from pseudo-labels, which rounds make"
+        if isinstance(self.algorithm, LearnsFromPseudoLabels):
+            yield ("rounds",), f"is missing; '{self.algorithm.name}' learns from pseudo-labels, which rounds make"
             return
         for key in ("policy", "prediction"):
             if key in self.model_fields_set:
@@ -92,11 +98,9 @@ class ExperimentSettings(Settings):
     def _mixing_problems(self, told: MeanTeacherMixingSettings) -> Iterator[Problem]:
         if self.train.teacher is None:
             yield ("train", "teacher"), f"'{told.name}' learns from a teacher; leave this out for the default one"
-        if told.across == "target_to_target" and told.mixing.name != "none" and self.train.batch_size < 4:
-            reason = (
-                "is too small: half of it are unlabeled images, one of which is pasted onto another; give 4 or more"
-            )
-            yield ("train", "batch_size"), f"{self.train.batch_size} {reason}"
+        reason = told.too_few(self.train.batch_size)
+        if reason is not None:
+            yield ("train", "batch_size"), reason
         if told.alignment is not None and told.alignment.target == "truth" and not self.oracle:
             yield (
                 ("algorithm", "alignment", "target"),
@@ -119,3 +123,26 @@ class ExperimentSettings(Settings):
         for number, one in enumerate(rounds):
             if (one.portion is not None) == fixed:
                 yield ("rounds", number, "portion"), reason
+        if isinstance(self.algorithm, HybridSettings):
+            yield from self._hybrid_problems(self.algorithm, rounds)
+
+    def _hybrid_problems(self, told: HybridSettings, rounds: tuple[RoundSettings, ...]) -> Iterator[Problem]:
+        mixing = told.mixing.name
+        if told.rare_classes is not None and mixing != "classmix":
+            yield ("algorithm", "rare_classes"), f"'{mixing}' pastes no classes; leave this out, or mix by classmix"
+        if told.alike is not None and mixing == "none":
+            yield ("algorithm", "alike"), "nothing is pasted; leave this out, or name another `mixing`"
+        for number, one in enumerate(rounds):
+            wrong = told.too_few(one.train.batch_size)
+            if wrong is not None:
+                yield from self._of_round(number, "batch_size", wrong)
+            if told.fill is not None and one.train.teacher is None:
+                reason = "`fill` needs a teacher; leave this out for the default one"
+                yield from self._of_round(number, "teacher", reason)
+
+    def _of_round(self, number: int, key: str, reason: str) -> Iterator[Problem]:
+        """A problem of a round's `train`, or of the experiment's where it is inherited: told where the file says it."""
+        assert self.rounds is not None
+        yield ("rounds", number, "train", key), reason
+        if getattr(self.train, key) == getattr(self.rounds[number].train, key):
+            yield ("train", key), reason

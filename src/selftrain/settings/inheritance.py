@@ -36,7 +36,7 @@ def _experiment_inherits(base: dict[str, Any], entry: Any) -> dict[str, Any]:
     keys = ("train",) if entry.get("rounds") is None else ("train", "prediction")
     inherited = {key: base[key] for key in keys if key in base}
     algorithm = by_name(entry.get("algorithm"))
-    if isinstance(algorithm, dict) and algorithm.get("name") == "mean_teacher_mixing":
+    if isinstance(algorithm, dict) and (algorithm.get("name") == "mean_teacher_mixing" or algorithm.get("fill")):
         inherited["train"] = deep_merge({"teacher": {}}, base.get("train", {}))
     return inherited
 

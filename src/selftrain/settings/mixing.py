@@ -131,14 +131,35 @@ class AlignmentSettings(Settings):
         return self
 
 
-class MeanTeacherMixingSettings(Settings):
-    """Online: a mean teacher labels unlabeled images, the student learns from mixtures (ClassMix, DACS)."""
+class MixtureSettings(Settings):
+    """What every training on mixed images can be told."""
 
-    name: Literal["mean_teacher_mixing"] = "mean_teacher_mixing"
     mixing: Mixing = ClassMixSettings()
     across: Literal["target_to_target", "source_to_target"] = "target_to_target"
     """What is pasted onto unlabeled images: other unlabeled images with their pseudo-labels (ClassMix, IntraMix), or
     labeled ones with their truth (DACS, InterMix)."""
+    strong: StrongAugmentationSettings = StrongAugmentationSettings()
+    """Of mixed images; `train.augmentation` is the weak one, that the teacher sees."""
+    forwards: Literal["separate", "joint"] = "separate"
+    """Whether labeled and mixed images pass the student on their own (batch-norm sees each alone) or together."""
+
+    @property
+    def pastes_labeled(self) -> bool:
+        """Whether what is pasted are labeled images."""
+        return self.across == "source_to_target" and self.mixing.name != "none"
+
+    def too_few(self, batch_size: int) -> str | None:
+        """What is wrong with a batch half of which are unlabeled images, one of them pasted onto another."""
+        if self.pastes_labeled or self.mixing.name == "none" or batch_size >= 4:
+            return None
+        reason = "is too small: half of it are unlabeled images, one of which is pasted onto another; give 4 or more"
+        return f"{batch_size} {reason}"
+
+
+class MeanTeacherMixingSettings(MixtureSettings):
+    """Online: a mean teacher labels unlabeled images, the student learns from mixtures (ClassMix, DACS)."""
+
+    name: Literal["mean_teacher_mixing"] = "mean_teacher_mixing"
     pseudo_labels: Literal["hard", "soft"] = "hard"
     """The teacher's most probable class (thesis eq. 2.11), or its probabilities as they are."""
     loss: Literal["cross_entropy", "squared_error"] = "cross_entropy"
@@ -147,8 +168,4 @@ class MeanTeacherMixingSettings(Settings):
     """Probability tau above which the teacher is sure of a pixel."""
     weight: Weight = ThresholdProportionalSettings()
     """Of the mixed images' loss, lambda_u."""
-    strong: StrongAugmentationSettings = StrongAugmentationSettings()
-    """Of mixed images; `train.augmentation` is the weak one, that the teacher sees."""
     alignment: AlignmentSettings | None = None
-    forwards: Literal["separate", "joint"] = "separate"
-    """Whether labeled and mixed images pass the student on their own (batch-norm sees each alone) or together."""

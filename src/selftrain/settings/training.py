@@ -17,6 +17,7 @@ from selftrain.settings.base import (
 )
 from selftrain.settings.curriculum import CurriculumSettings
 from selftrain.settings.data import Color, ReadSettings, Size
+from selftrain.settings.hybrid import HybridSettings
 from selftrain.settings.mixing import MeanTeacherMixingSettings
 from selftrain.settings.model import ModelSettings
 
@@ -93,13 +94,14 @@ class WeakLabelSettings(PseudoLabeledSettings):
     """Width of its first fully connected layer."""
 
 
-AlgorithmName = Literal["supervised", "self_training", "weak_labels", "mean_teacher_mixing", "curriculum"]
+AlgorithmName = Literal["supervised", "self_training", "weak_labels", "hybrid", "mean_teacher_mixing", "curriculum"]
+LearnsFromPseudoLabels = SelfTrainingSettings | WeakLabelSettings | HybridSettings
+"""The offline algorithms: they need the pseudo-labels that rounds make."""
 LearnsFromUnlabeled = MeanTeacherMixingSettings | CurriculumSettings
-"""The online algorithms that look at unlabeled images, and show some of what they make of them."""
-AnyAlgorithm = Annotated[
-    SupervisedSettings | SelfTrainingSettings | WeakLabelSettings | MeanTeacherMixingSettings | CurriculumSettings,
-    Field(discriminator="name"),
-]
+"""The online algorithms that look at unlabeled images."""
+Showing = HybridSettings | LearnsFromUnlabeled
+"""Those that show some of what they make of unlabeled images."""
+AnyAlgorithm = Annotated[SupervisedSettings | LearnsFromPseudoLabels | LearnsFromUnlabeled, Field(discriminator="name")]
 Algorithm = Annotated[AnyAlgorithm, BeforeValidator(by_name, json_schema_input_type=AnyAlgorithm | AlgorithmName)]
 
 

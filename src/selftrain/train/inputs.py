@@ -10,14 +10,14 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from selftrain.data.tables import read_classes, read_images
+from selftrain.data.tables import read_classes, read_counts, read_images
 from selftrain.errors import UserError
 from selftrain.label.pseudo_labels import PseudoLabels
 from selftrain.settings.training import TrainStageSettings
 from selftrain.train.algorithms import Given
 from selftrain.train.class_weights import class_weights
 
-INPUTS = ("labeled", "start", "weights", "unlabeled", "pseudo_labels", "distribution", "statistics")
+INPUTS = ("labeled", "start", "weights", "unlabeled", "pseudo_labels", "distribution", "statistics", "layouts")
 OUTPUTS = ("examples", "table", "manifest", "model")
 
 
@@ -43,6 +43,8 @@ class TrainFiles:
     """classes.csv, whose shares an algorithm aligns with."""
     statistics: Path | None = None
     """classes.csv of the labels that are learned, where a rule makes class weights of it."""
+    layouts: Path | None = None
+    """statistics.h5 of the labeled split, where images are pasted onto those alike."""
     examples: Path | None = None
     """Where the examples of an algorithm that learns from unlabeled images are written to."""
     finished: Path | None = None
@@ -77,6 +79,8 @@ def given(
         mean_size=None if mean_size is None else mean_size.to(device),
         distribution=_distribution(settings, paths, device),
         place=(settings.seed, settings.round),
+        pseudo_labels=pseudo_labels,
+        layouts=None if paths.layouts is None else read_counts(paths.layouts, paths.labeled, settings.labeled.classes),
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from selftrain.errors import UserError
 from selftrain.settings.training import TrainStageSettings
-from selftrain.train.algorithms import Algorithm
+from selftrain.train.algorithms import Algorithm, of_unlabeled
 
 SELDOM = 1000
 """Steps a batch of a stream from which on its epochs are refused."""
@@ -37,8 +37,7 @@ def length(settings: TrainStageSettings, images: Mapping[str, int], algorithm: A
     if train.epochs is None:
         return round((train.steps or 0) * train.length_factor)
     sizes = batch_sizes(train.batch_size, algorithm.streams)
-    of_unlabeled = next((name for name in ("pseudo_labeled", "unlabeled") if name in sizes), None)
-    stream = "labeled" if train.epochs_of == "labeled" else of_unlabeled
+    stream = "labeled" if train.epochs_of == "labeled" else of_unlabeled(sizes)
     if stream is None or train.epochs_of not in images:
         raise UserError(f"train.epochs_of: the algorithm '{settings.algorithm.name}' sees no {train.epochs_of} images")
     batches = math.ceil(train.epochs * train.length_factor * images[train.epochs_of] / sizes[stream])

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -56,7 +57,9 @@ class Pixels:
         )
 
 
-def paste_mask(labels: Tensor, classes: int, settings: Mixing, place: Place) -> Tensor:
+def paste_mask(
+    labels: Tensor, classes: int, settings: Mixing, place: Place, favor: npt.NDArray[np.float64] | None = None
+) -> Tensor:
     """Which pixels of a batch are pasted onto others, bool (B, h, w).
 
     Args:
@@ -64,9 +67,10 @@ def paste_mask(labels: Tensor, classes: int, settings: Mixing, place: Place) -> 
         classes: how many there are.
         settings: the kind of mask.
         place: of the batch's draws.
+        favor: of ClassMix, the logarithm of each class's chance, (classes,); none: all alike.
     """
     if isinstance(settings, ClassMixSettings):
-        return class_mask(labels, classes, settings.proportion, place)
+        return class_mask(labels, classes, settings.proportion, place, favor)
     if isinstance(settings, CutMixSettings):
         return cut_mask(labels, settings.proportion, place)
     if isinstance(settings, CowMixSettings):
@@ -74,19 +78,25 @@ def paste_mask(labels: Tensor, classes: int, settings: Mixing, place: Place) -> 
     return torch.zeros_like(labels, dtype=torch.bool)
 
 
-def class_mask(labels: Tensor, classes: int, proportion: float, place: Place) -> Tensor:
+def class_mask(
+    labels: Tensor, classes: int, proportion: float, place: Place, favor: npt.NDArray[np.float64] | None = None
+) -> Tensor:
     """ClassMask: all pixels of ⌈proportion · n⌉ of the n classes that each item shows (thesis Algorithm 1).
 
-    Ignored pixels are no class: they are neither counted nor pasted.
+    Ignored pixels are no class: they are neither counted nor pasted. With `favor`, the logarithms of chances, classes
+    are drawn one after the other without being put back, each time by the chances of those left.
     """
     # Drawn for all classes, present or not, so that no draw has to wait for the device to count.
     drawn = np.stack([randomness.generator(*place, item).random(classes) for item in range(len(labels))])
+    if favor is not None:
+        # Waiting times of rate P, whose order is that of such draws; as logarithms, since P may be next to nothing.
+        drawn = np.log(-np.log1p(-np.maximum(drawn, np.finfo(float).tiny))) - favor
     rank = _on(labels.device, drawn)
     index = labels.long().clamp(max=classes)  # ignored pixels fall into a column of their own
     present = torch.zeros(len(labels), classes + 1, dtype=torch.bool, device=labels.device)
     present = present.scatter(1, index.flatten(1), True)[:, :classes]
     # The classes present come first in the order of their draws; the others after them.
-    order = torch.where(present, rank, 2.0).argsort(1).argsort(1)
+    order = torch.where(present, rank, torch.inf).argsort(1).argsort(1)
     wanted = _on(labels.device, np.array([chosen_of(count, proportion) for count in range(classes + 1)]))
     chosen = torch.zeros(len(labels), classes + 1, dtype=torch.bool, device=labels.device)
     chosen[:, :classes] = order < wanted[present.sum(1)][:, None]

@@ -31,7 +31,8 @@ from selftrain.progress import following
 from selftrain.settings.config import MachineSettings
 from selftrain.settings.training import OptimizerSettings, TrainStageSettings
 from selftrain.train import examples, finished, processes
-from selftrain.train.algorithms import Algorithm, Step
+from selftrain.train.algorithms import Algorithm, Step, of_unlabeled
+from selftrain.train.anchors import Anchored
 from selftrain.train.branches import branch_similarity
 from selftrain.train.compiling import compile_networks, compiler_told
 from selftrain.train.inputs import TrainFiles, counted, given
@@ -134,7 +135,8 @@ class _Run:
         self.step, self.rows = 0, list[dict[str, float]]()
         self.steps = length(settings, counted(paths), self.algorithm)
         self.turns = self.algorithm.turns(self.steps)
-        self.shown = examples.shown_steps(self.turns["unlabeled"]) if "unlabeled" in self.turns else set()
+        shows = of_unlabeled(self.turns)
+        self.shown = set() if shows is None else examples.shown_steps(self.turns[shows])
         self.examples: dict[int, dict[str, Tensor]] = {}
 
     def advance(self, batches: dict[str, Batch]) -> dict[str, Tensor]:
@@ -335,7 +337,9 @@ def _batches(settings: TrainStageSettings, paths: TrainFiles, run: _Run, pseudo_
     sizes = batch_sizes(settings.train.batch_size, algorithm.streams)
     augmentation, mean = settings.train.augmentation, settings.model.mean
     part = (processes.number(), processes.count())
-    return Batches(streams, sizes, augmentation, mean, run.place, run.turns, one_size=algorithm.one_size, part=part)
+    orders = algorithm.orders(run.steps, sizes)
+    one_size = algorithm.one_size
+    return Batches(streams, sizes, augmentation, mean, run.place, run.turns, orders, one_size=one_size, part=part)
 
 
 def _stream(name: str, settings: TrainStageSettings, paths: TrainFiles, pseudo_labels: PseudoLabels | None) -> Stream:
@@ -344,9 +348,13 @@ def _stream(name: str, settings: TrainStageSettings, paths: TrainFiles, pseudo_l
     if name == "unlabeled" and paths.unlabeled is not None:
         return Unlabeled(paths.unlabeled, settings.unlabeled)
     if paths.unlabeled is None or pseudo_labels is None:
-        needed = "the unlabeled split" + (" and its pseudo-labels" if name == "pseudo_labeled" else "")
+        needed = "the unlabeled split" + (" and its pseudo-labels" if name != "unlabeled" else "")
         raise UserError(f"algorithm '{settings.algorithm.name}' needs {needed}")
-    stream = Stream(paths.unlabeled, settings.unlabeled, pseudo_labels.label)
+    stream = (
+        Anchored(paths.unlabeled, settings.unlabeled, pseudo_labels)
+        if name == "anchored"
+        else Stream(paths.unlabeled, settings.unlabeled, pseudo_labels.label)
+    )
     if list(pseudo_labels.names) != stream.names:
         raise UserError(f"{paths.pseudo_labels}: its images are not those of {paths.unlabeled}; make it again")
     return stream

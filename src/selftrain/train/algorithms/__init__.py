@@ -5,13 +5,15 @@ returns the terms of a step's loss, which the loop adds.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 from torch import Tensor, nn
 
-from selftrain.data.batches import Batch, Turns
+from selftrain.data.batches import Batch, Order, Turns
+from selftrain.label.pseudo_labels import PseudoLabels
 from selftrain.models.segmenter import Segmenter
 from selftrain.train import losses
 
@@ -31,6 +33,10 @@ class Given:
     """Class shares to align with, where the settings ask for it."""
     place: tuple[int, ...] = (0, 0)
     """What all random draws depend on beside step and item: (seed, round)."""
+    pseudo_labels: PseudoLabels | None = None
+    """Offline: the round's."""
+    layouts: npt.NDArray[np.int64] | None = None
+    """Pixels of each class in each labeled image, (N, classes), where the settings ask for them."""
 
     def cross_entropy(self, logits: Tensor, labels: Tensor, pixel_weights: Tensor | None = None) -> Tensor:
         """`losses.cross_entropy` of hard labels, with the class weights and the focal gamma of this training."""
@@ -65,11 +71,23 @@ class Loss:
     """Pictures that show how unlabeled images are used, by name: images (channels, h, w), or maps, uint8 (h, w)."""
 
 
+OF_UNLABELED = ("pseudo_labeled", "anchored", "unlabeled")
+"""The streams whose images are those of the unlabeled split."""
+
+
+def of_unlabeled(streams: Iterable[str]) -> str | None:
+    """The one of these streams whose images are those of the unlabeled split."""
+    return next((name for name in streams if name in OF_UNLABELED), None)
+
+
 class Algorithm(ABC):
     """What the loop asks of an algorithm."""
 
     streams: dict[str, float]
-    """The streams it draws from ('labeled', 'pseudo_labeled', 'unlabeled'), each with its share of a step's batch."""
+    """The streams it draws from, each with its share of a step's batch: 'labeled', 'unlabeled' (with blank labels),
+    'pseudo_labeled', or 'anchored' (pseudo-labeled, and OPEN where there is no label)."""
+    taught: float = 0.0
+    """Share of a step's batch that a teacher labels."""
     one_size: bool = True
     """Whether the images of all streams must have one size."""
     state: dict[str, Tensor]
@@ -81,6 +99,10 @@ class Algorithm(ABC):
     def turns(self, steps: int) -> Turns:
         """At which of the steps each stream gives its images; at all of them, unless an algorithm alternates."""
         return {name: np.ones(steps, bool) for name in self.streams}
+
+    def orders(self, steps: int, sizes: Mapping[str, int]) -> dict[str, Order]:
+        """In which order the images of streams come, of so many steps and images a step; those not named: shuffled."""
+        return {}
 
     def heads(self, network: Segmenter) -> dict[str, nn.Module]:
         """New heads for the network to train with, by name; none unless an algorithm has some."""

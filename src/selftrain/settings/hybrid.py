@@ -1,0 +1,78 @@
+"""Settings of `hybrid`: offline rounds whose step is online."""
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+
+from selftrain.settings.base import NotNegative, Positive, Probability, Settings, on_or_off
+from selftrain.settings.mixing import MixtureSettings
+
+Share = Annotated[float, Field(gt=0, le=1)]
+
+
+class RareClassSettings(Settings):
+    """The rarer a class, the more often it is among those that are pasted: P(c) ∝ exp((1 − f_c) / T)."""
+
+    temperature: Positive = 0.1
+    """T. At 0.1 a class of which there is next to nothing comes before one of a third of all pixels 28 times as often;
+    DAFormer, which draws images so, has 0.01."""
+
+
+class AlikeSettings(Settings):
+    """An image is pasted onto one that shows much the same classes to much the same extent."""
+
+    among: Share = 0.1
+    """Share of all images, the most alike, of which one is drawn."""
+
+
+class FillSettings(Settings):
+    """The mean teacher labels the pixels that the file leaves ignored, weighted by its confidence."""
+
+    threshold: Probability = 0.0
+    """Confidence, a probability, below which they stay ignored."""
+
+
+class ReliableFirstSettings(Settings):
+    """Images that the models of two rounds label alike come first, the others little by little."""
+
+    start: Share = 0.5
+    """Share of the images, the most reliable, that the round begins with."""
+    until: Share = 0.5
+    """Part of the round's steps after which it has all."""
+
+
+RareClasses = Annotated[
+    RareClassSettings | None, BeforeValidator(on_or_off, json_schema_input_type=RareClassSettings | bool | None)
+]
+Alike = Annotated[AlikeSettings | None, BeforeValidator(on_or_off, json_schema_input_type=AlikeSettings | bool | None)]
+Fill = Annotated[FillSettings | None, BeforeValidator(on_or_off, json_schema_input_type=FillSettings | bool | None)]
+ReliableFirst = Annotated[
+    ReliableFirstSettings | None, BeforeValidator(on_or_off, json_schema_input_type=ReliableFirstSettings | bool | None)
+]
+
+
+class HybridSettings(MixtureSettings):
+    """Offline: mixed images whose labels come from the round's file, the anchors (thesis section 5.3.2)."""
+
+    name: Literal["hybrid"] = "hybrid"
+    weight: NotNegative = 1.0
+    """Of the mixed images' loss."""
+    rare_classes: RareClasses = None
+    """Paste rare classes more often; of `mixing: classmix` alone."""
+    alike: Alike = None
+    """Paste between images whose class layouts are alike."""
+    fill: Fill = None
+    """Let a mean teacher label what the file leaves ignored."""
+    reliable_first: ReliableFirst = None
+    """Order the images of a round from reliable to hard; from round 2 on, which has two models to compare."""
+
+    @property
+    def pairs(self) -> bool:
+        """Whether unlabeled images come in pairs that are alike."""
+        return self.alike is not None and self.across == "target_to_target" and self.mixing.name != "none"
+
+    def too_few(self, batch_size: int) -> str | None:
+        """What is wrong with a batch whose unlabeled half is pasted onto itself, or in pairs."""
+        if self.pairs and batch_size // 2 % 2 and batch_size > 4:
+            return f"{batch_size} leaves an odd number of unlabeled images, which `alike` pairs; give a multiple of 4"
+        return super().too_few(batch_size)

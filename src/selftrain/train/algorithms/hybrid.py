@@ -1,0 +1,115 @@
+"""Offline rounds whose step is online: mixtures of images whose labels come from the round's file.
+
+The thesis names it as future work (section 5.3.2): a file of pseudo-labels, with the selection that only a view of all
+images allows, as anchors of a step that mixes images. Each further part is a setting of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from selftrain.data.batches import Batch, Order
+from selftrain.errors import UserError
+from selftrain.label.pseudo_labels import PseudoLabels
+from selftrain.settings.data import IGNORE, OPEN
+from selftrain.settings.hybrid import HybridSettings, ReliableFirstSettings
+from selftrain.train import processes
+from selftrain.train.algorithms import Given, Step
+from selftrain.train.anchors import Epochs, Pairs, Partners, PastedPartners, roots
+from selftrain.train.losses import at_size
+from selftrain.train.mixed import Mixed
+from selftrain.train.mixing import Pixels
+
+UNORDERED = ReliableFirstSettings(start=1)
+
+
+class Hybrid(Mixed):
+    """The student learns labels, and of mixed images what the file says of them, or else a mean teacher."""
+
+    unlabeled = "anchored"
+
+    def __init__(self, settings: HybridSettings, given: Given) -> None:
+        super().__init__(settings, given)
+        self.settings = settings
+        self.taught = 0.0 if settings.fill is None else 0.5
+        if settings.rare_classes is not None and given.pseudo_labels is not None:
+            column = "prior" if settings.pastes_labeled else "share"
+            shares = given.pseudo_labels.classes[column].to_numpy(float)
+            self.favor = rare_first(shares, settings.rare_classes.temperature)
+
+    def orders(self, steps: int, sizes: Mapping[str, int]) -> dict[str, Order]:
+        """Of anchored images by their reliability; of those that are mixed, by how alike they are."""
+        told, file = self.settings, self.given.pseudo_labels
+        assert file is not None, "the train stage refuses an anchored stream without a file"
+        places = {name: (*self.given.place, "order", name) for name in ("anchored", "partners")}
+        draws = steps * sizes["anchored"] // (2 if self.settings.pairs else 1)
+        reliable_first, reliability = UNORDERED, np.zeros(len(file), np.float32)
+        if told.reliable_first is not None and self.given.place[1] > 1:
+            reliable_first, reliability = told.reliable_first, _reliability(file)
+        epochs = Epochs(reliability, reliable_first, draws, places["anchored"])
+        if told.alike is None:
+            return {"anchored": epochs}
+        layouts = roots(file.counts)
+        if self.settings.pairs:
+            return {"anchored": Pairs(epochs, Partners(layouts, layouts, told.alike.among, places["partners"]))}
+        if self.given.layouts is None:
+            raise UserError("algorithm.alike: needs the statistics.h5 of the labeled split")
+        partners = Partners(layouts, roots(self.given.layouts), told.alike.among, places["partners"])
+        return {
+            "anchored": epochs,
+            "labeled": PastedPartners(epochs, partners, sizes["labeled"], sizes["anchored"]),
+        }
+
+    def teach(self, step: Step, unlabeled: Batch) -> tuple[Pixels, dict[str, Tensor]]:
+        """Labels of the file, of weight 1; what these leave open the teacher labels, by its confidence."""
+        labels = unlabeled.labels
+        unsaid, valid = labels == OPEN, labels != IGNORE
+        weights = torch.ones_like(labels, dtype=torch.float32)
+        filled = torch.zeros_like(unsaid)
+        if self.settings.fill is not None:
+            confidence, classes = at_size(step.teacher(unlabeled.images).float(), valid).softmax(1).max(1)
+            filled = unsaid & (confidence >= self.settings.fill.threshold)
+            labels = torch.where(filled, classes.to(torch.uint8), labels)
+            weights = torch.where(filled, confidence, weights)
+        labels = torch.where(unsaid & ~filled, IGNORE, labels)
+        told = {"anchored": ~unsaid & valid, "filled": filled}
+        count = processes.total(valid.sum()).clamp(min=1)
+        facts = {f"{name}_share": processes.total(one.sum()) / count for name, one in told.items()}
+        return Pixels(unlabeled.images, labels, weights * self.settings.weight), facts
+
+    def true(self, labeled: Batch, taught: Pixels) -> Pixels:
+        """Labeled images count as the file does."""
+        weights = torch.full_like(labeled.labels, self.settings.weight, dtype=torch.float32)
+        return Pixels(labeled.images, labeled.labels, weights)
+
+    def mixed_loss(self, logits: Tensor, mixed: Pixels) -> Tensor:
+        """Weighted cross-entropy."""
+        return self.given.cross_entropy(logits, mixed.labels, mixed.weights)
+
+    def below(self, count: int) -> Tensor:
+        """The next one, or, of images that come in pairs, the other of the pair."""
+        return torch.arange(count) ^ 1 if self.settings.pairs else super().below(count)
+
+
+def rare_first(shares: np.ndarray, temperature: float) -> np.ndarray:
+    """The logarithm of each class's chance to be drawn, P(c) ∝ exp((1 − f_c) / T) (DAFormer eq. 6), (C,).
+
+    Args:
+        shares: f, of all pixels, (C,).
+        temperature: T; the lower, the more only the rarest are drawn.
+
+    >>> rare_first(np.array([0.5, 0.5]), 0.1).round(3)
+    array([-0.693, -0.693])
+    """
+    logits = (1 - shares) / temperature
+    return logits - logits.max() - np.log(np.exp(logits - logits.max()).sum())
+
+
+def _reliability(file: PseudoLabels) -> np.ndarray:
+    if file.reliability is None:
+        raise UserError(f"{file.path}: does not tell how far two rounds' models agree; run label again")
+    return file.reliability
