@@ -1,12 +1,17 @@
 """Code as an input: what a stage's digest covers."""
 
+import json
+
 import pytest
 
-from selftrain import registry
-from selftrain.code_digest import closure, code_digest
+from selftrain import code_digest, registry
+from selftrain.code_digest import CodeDigests, Sources
 from selftrain.flow import Model
 from selftrain.graph import Graph
 from selftrain.settings.config_file import parse
+
+SOURCES = Sources()
+closure = SOURCES.closure
 
 
 def test_a_stage_reaches_what_it_imports_and_no_settings():
@@ -39,7 +44,9 @@ def test_heads_are_code_of_their_algorithm_alone():
 
 
 def test_digests_differ_by_what_is_chosen():
-    digests = {code_digest("selftrain.select.stage", registry.module_of(path)) for path in registry.POLICIES.values()}
+    digests = {
+        SOURCES.digest("selftrain.select.stage", registry.module_of(path)) for path in registry.POLICIES.values()
+    }
     assert len(digests) == len(registry.POLICIES)
 
 
@@ -57,3 +64,71 @@ def test_an_encoder_of_ours_is_code_of_the_jobs_that_run_it(folder_task):
         ]
     assert codes["resnet18"] == codes["resnet34"]  # timm's are no code of ours
     assert not set(codes["resnet18"]) & set(codes["resnet38"])
+
+
+STAGE, OTHER = "selftrain.select.stage", "selftrain.select.dars"
+
+
+@pytest.fixture
+def kept(tmp_path):
+    """What a run keeps, and the digests of its two modules."""
+    run = CodeDigests(tmp_path / "code.json", frozen=False)
+    digests = run.of(STAGE), run.of(OTHER)
+    run.remember()
+    return tmp_path / "modules.json", digests
+
+
+def found(file):
+    sources = Sources(file)
+    return sources.digest(STAGE), sources.digest(OTHER)
+
+
+@pytest.fixture
+def parsed(monkeypatch):
+    """The sources that are parsed from here on."""
+    seen, parse_ = [], code_digest._parsed
+    monkeypatch.setattr(code_digest, "_parsed", lambda source: seen.append(source) or parse_(source))
+    return seen
+
+
+def test_what_one_run_parsed_the_next_does_not(kept, parsed):
+    file, digests = kept
+    assert found(file) == digests and not parsed
+    assert found(None) == digests and len(parsed) > 2
+
+
+def test_what_has_changed_is_parsed_again_alone(kept, parsed, tmp_path, monkeypatch):
+    file, digests = kept
+    changed, file_of = tmp_path / "dars.py", code_digest._file
+    changed.write_text("# A comment.\n" + file_of(OTHER).read_text())
+    monkeypatch.setattr(code_digest, "_file", lambda module: changed if module == OTHER else file_of(module))
+    assert found(file) == digests and parsed == [changed.read_bytes()]
+    changed.write_text(changed.read_text() + "\nmore = 1\n")
+    assert found(file)[0] == digests[0] and found(file)[1] != digests[1]
+    sources = Sources(file)
+    sources.digest(OTHER)
+    sources.keep()
+    parsed.clear()
+    assert found(file)[0] == digests[0] and not parsed
+
+
+def test_what_another_python_or_other_code_found_is_not_used(kept, parsed):
+    file, digests = kept
+    ((_, modules),) = json.loads(file.read_text()).items()
+    others = {name: [source, "other", []] for name, (source, *_) in modules.items()}
+    file.write_text(json.dumps({"another": others}))
+    assert found(file) == digests and parsed
+
+
+@pytest.mark.parametrize("content", [None, "", "[1", "[]", '{"a": 1}', '{"a": {"b": ["c"]}}', b"\xff\0"])
+def test_a_file_that_cannot_be_read_or_written_does_not_matter(kept, content):
+    file, digests = kept
+    file.unlink()
+    if content is None:
+        file.mkdir()  # neither
+    else:
+        file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    run = CodeDigests(file.with_name("code.json"), frozen=False)
+    assert (run.of(STAGE), run.of(OTHER)) == digests
+    run.remember()
+    assert file.is_dir() or found(file) == digests

@@ -20,7 +20,7 @@ from PIL import Image
 from rich.console import Console
 
 from selftrain import hdf5
-from selftrain.code_digest import _companions, code_digest
+from selftrain.code_digest import Sources, _companions
 from selftrain.confidence import BINS
 from selftrain.errors import UserError
 from selftrain.label.pseudo_labels import FORMAT
@@ -421,5 +421,6 @@ def test_the_page_needs_no_torch():
 
 def test_the_template_is_part_of_the_code():
     beside = ["page.css", "page.html", "page.js"]
-    assert [path.name for path in _companions("selftrain.report.page")] == beside
-    assert code_digest("selftrain.report.page") != code_digest("selftrain.report.summary")
+    assert sorted(_companions("selftrain.report.page")) == beside
+    sources = Sources()
+    assert sources.digest("selftrain.report.page") != sources.digest("selftrain.report.summary")

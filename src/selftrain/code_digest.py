@@ -3,6 +3,9 @@
 The digest covers the import closure, found in the source's syntax tree, so comments, blank lines and docstrings do not
 count; a file beside a module under the same name, such as a template, counts whole. Registries name their entries as
 text, so only those chosen (and given here) are part of it; settings never are.
+
+To parse the package takes longer than all else that a run asks of this checkout before its first job, so a run keeps
+what it found in each module's source, and the next one parses only what has changed.
 """
 
 from __future__ import annotations
@@ -10,30 +13,75 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
-from functools import lru_cache
+import sys
+from contextlib import suppress
+from functools import cached_property, lru_cache
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
 from selftrain import artifacts, registry
+from selftrain.errors import UserError
 
 PACKAGE = "selftrain"
 SOURCE = Path(__file__).parent
 LEFT_OUT = ("selftrain.settings", "selftrain.registry")
-"""What a stage was told is in its params already, and what it chose from the registry is given to `code_digest`."""
+"""What a stage was told is in its params already, and what it chose from the registry is given to `Sources.digest`."""
+
+Found = tuple[str, str, tuple[str, ...]]
+"""Of a module: digests of its source, and of its code without comments and docstrings; and the modules it imports."""
+KEPT = TypeAdapter(dict[str, dict[str, Found]])
 
 
-def code_digest(*modules: str) -> str:
-    """Sixteen hex digits of all code that `modules` reach."""
-    return _digest(tuple(sorted(closure(*modules))))
+class Sources:
+    """The package's modules, each read once.
 
+    Args:
+        file: where runs keep what they find in each module. What was found in another source, or by another Python or
+            other code than stands here, is not used; a file that cannot be read or written is as none.
+    """
 
-@lru_cache
-def _digest(modules: tuple[str, ...]) -> str:
-    whole = hashlib.sha256()
-    for module in modules:
-        whole.update(module.encode() + b"\0" + _read(module)[0].encode() + b"\0")
-        for companion in _companions(module):
-            whole.update(companion.name.encode() + b"\0" + companion.read_bytes() + b"\0")
-    return whole.hexdigest()[:16]
+    def __init__(self, file: Path | None = None) -> None:
+        self.file = file
+        self.found: dict[str, Found] = {}
+
+    def digest(self, *modules: str) -> str:
+        """Sixteen hex digits of all code that `modules` reach."""
+        return artifacts.digest([(one, self.of(one)[1], _companions(one)) for one in sorted(self.closure(*modules))])
+
+    def closure(self, *modules: str) -> set[str]:
+        """The package's modules that `modules` import, directly or not, wherever in the file; themselves included."""
+        reached: set[str] = set()
+        waiting = list(modules)
+        while waiting:
+            module = waiting.pop()
+            if module in reached or module.startswith(LEFT_OUT) or _file(module) is None:
+                continue
+            reached.add(module)
+            waiting += self.of(module)[2]
+        return reached
+
+    def of(self, module: str) -> Found:
+        """What is found in a module."""
+        if module not in self.found:
+            source = Path(str(_file(module))).read_bytes()
+            digest, known = hashlib.sha256(source).hexdigest(), self.kept.get(module)
+            self.found[module] = known if known and known[0] == digest else (digest, *_parsed(source))
+        return self.found[module]
+
+    @cached_property
+    def kept(self) -> dict[str, Found]:
+        """What earlier runs found."""
+        try:
+            return KEPT.validate_json(self.file.read_bytes()).get(_finder(), {}) if self.file else {}
+        except (OSError, ValueError):
+            return {}
+
+    def keep(self) -> None:
+        """Write what is known now, if that is more than there was."""
+        if self.file and not self.found.items() <= self.kept.items():
+            with suppress(UserError, OSError):
+                artifacts.write_json(self.file, {_finder(): self.kept | self.found})
 
 
 class CodeDigests:
@@ -46,6 +94,7 @@ class CodeDigests:
 
     def __init__(self, file: Path, *, frozen: bool) -> None:
         self.file, self.frozen = file, frozen
+        self.sources = Sources(file.with_name("modules.json"))
         self.used: dict[str, str] = {}
         self.remembered: dict[str, str] = json.loads(file.read_text()) if file.is_file() else {}
 
@@ -55,28 +104,24 @@ class CodeDigests:
         if self.frozen and key in self.remembered:
             return self.remembered[key]
         if key not in self.used:
-            self.used[key] = code_digest(*modules) + (artifacts.digest_file(registry.file_of(own)) if own else "")
+            of_own = artifacts.digest_file(registry.file_of(own)) if own else ""
+            self.used[key] = self.sources.digest(*modules) + of_own
         return self.used[key]
 
     def remember(self) -> None:
         """Keep the digests of a run that begins."""
         if not self.frozen:
             artifacts.write_json(self.file, self.remembered | self.used)
+        self.sources.keep()
 
 
-def closure(*modules: str) -> set[str]:
-    """The package's modules that `modules` import, directly or not, wherever in the file; themselves included."""
-    reached: set[str] = set()
-    waiting = list(modules)
-    while waiting:
-        module = waiting.pop()
-        if module in reached or module.startswith(LEFT_OUT) or _file(module) is None:
-            continue
-        reached.add(module)
-        waiting += _read(module)[1]
-    return reached
+@lru_cache
+def _finder() -> str:
+    """By what modules are parsed: this Python, and the code that stands here."""
+    return f"{sys.version} {artifacts.digest_file(__file__)}"
 
 
+@lru_cache
 def _file(module: str) -> Path | None:
     """The file of one of the package's modules."""
     head, *rest = module.split(".")
@@ -86,16 +131,17 @@ def _file(module: str) -> Path | None:
     return next((file for file in (path / "__init__.py", path.with_suffix(".py")) if file.is_file()), None)
 
 
-def _companions(module: str) -> list[Path]:
-    """What lies beside a module under its name and is no code, such as the template page.html of page.py."""
-    code = Path(str(_file(module)))
-    return sorted(path for path in code.parent.glob(f"{code.stem}.*") if not path.suffix.startswith((".py", ".so")))
-
-
 @lru_cache
-def _read(module: str) -> tuple[str, tuple[str, ...]]:
-    """A module's code without comments and docstrings, and the modules it imports."""
-    tree = ast.parse(Path(str(_file(module))).read_bytes())
+def _companions(module: str) -> dict[str, str]:
+    """Digests of what lies beside a module under its name and is no code, such as the template page.html of page.py."""
+    code = Path(str(_file(module)))
+    beside = (path for path in code.parent.glob(f"{code.stem}.*") if not path.suffix.startswith((".py", ".so")))
+    return {path.name: artifacts.digest_file(path) for path in beside}
+
+
+def _parsed(source: bytes) -> tuple[str, tuple[str, ...]]:
+    """A digest of a module's code without comments and docstrings, and the modules it imports."""
+    tree = ast.parse(source)
     imported: list[str] = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -104,7 +150,7 @@ def _read(module: str) -> tuple[str, tuple[str, ...]]:
             imported += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             _drop_docstring(node)
-    return ast.dump(tree), tuple(imported)
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest(), tuple(imported)
 
 
 def _drop_docstring(node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> None:
