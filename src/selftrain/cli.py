@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from selftrain import stages
+from selftrain import stages, uncompiled
 from selftrain.errors import UserError
 
 OwnCode = Annotated[
@@ -86,6 +86,7 @@ def predict(
     own_code: OwnCode = None,
 ) -> None:
     """Predict masks, palette PNGs of class indices, for a folder of images."""
+    uncompiled.import_networks()
     from selftrain.predict.folder import predict_folder
     from selftrain.settings.prediction import InferenceSettings, PatchSettings
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 from pydantic import ValidationError
 
-from selftrain import locks
+from selftrain import locks, uncompiled
 from selftrain.errors import UserError
 from selftrain.settings.base import Settings
 
@@ -158,6 +158,7 @@ def calibrate_stage(
     threads: Threads = 1,
 ) -> None:
     """Fit a calibrator of a model on held-out labels."""
+    uncompiled.import_networks()
     from selftrain.calibrate.stage import calibrate
     from selftrain.settings.calibration import CalibrateSettings
 
@@ -175,6 +176,7 @@ def reliability_stage(
     threads: Threads = 1,
 ) -> None:
     """Measure how far a model's probabilities can be trusted, without and with its calibrator."""
+    uncompiled.import_networks()
     from selftrain.calibrate.reliability import measure
     from selftrain.settings.prediction import ReliabilitySettings
 
@@ -193,6 +195,7 @@ def predict_stage(
     threads: Threads = 1,
 ) -> None:
     """Predict one shard of the unlabeled images."""
+    uncompiled.import_networks()
     from selftrain.predict.stage import predict_shard
     from selftrain.settings.prediction import PredictStageSettings
 
@@ -252,6 +255,7 @@ def choose_stage(
     threads: Threads = 1,
 ) -> None:
     """Predict one shard again, its classes chosen relative to a cut."""
+    uncompiled.import_networks()
     from selftrain.label.choice import choose
     from selftrain.settings.prediction import PredictStageSettings
 
@@ -305,6 +309,7 @@ def evaluate_stage(
     threads: Threads = 1,
 ) -> None:
     """Score a model on every evaluation split."""
+    uncompiled.import_networks()
     from selftrain.evaluate.stage import evaluate
     from selftrain.settings.prediction import EvaluateStageSettings
 
@@ -336,6 +341,7 @@ def preview_stage(
     threads: Threads = 1,
 ) -> None:
     """Predict a few unlabeled images with the models before and after self-training."""
+    uncompiled.import_networks()
     from selftrain.preview.stage import preview
     from selftrain.settings.prediction import PreviewSettings
 
