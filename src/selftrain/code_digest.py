@@ -23,7 +23,6 @@ from pydantic import TypeAdapter
 from selftrain import artifacts, registry
 from selftrain.errors import UserError
 
-PACKAGE = "selftrain"
 SOURCE = Path(__file__).parent
 LEFT_OUT = ("selftrain.settings", "selftrain.registry")
 """What a stage was told is in its params already, and what it chose from the registry is given to `Sources.digest`."""
@@ -122,13 +121,15 @@ def _finder() -> str:
 
 
 @lru_cache
+def _files() -> dict[str, Path]:
+    """The package's modules."""
+    parts = {file: file.relative_to(SOURCE.parent).with_suffix("").parts for file in SOURCE.rglob("*.py")}
+    return {".".join(names).removesuffix(".__init__"): file for file, names in parts.items()}
+
+
 def _file(module: str) -> Path | None:
     """The file of one of the package's modules."""
-    head, *rest = module.split(".")
-    if head != PACKAGE:
-        return None
-    path = SOURCE.joinpath(*rest)
-    return next((file for file in (path / "__init__.py", path.with_suffix(".py")) if file.is_file()), None)
+    return _files().get(module)
 
 
 @lru_cache

@@ -1,11 +1,24 @@
 """What all settings have in common: unknown keys are errors that name the nearest valid one, values never change."""
 
+import ast
 import difflib
+import inspect
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
+from textwrap import dedent
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError
 
 Problem = tuple[tuple[str | int, ...], str]
 """Where, as a path of keys below the model that tells, and what is wrong there."""
@@ -19,7 +32,7 @@ NotNegative = Annotated[float, Field(ge=0)]
 class Settings(BaseModel):
     """Base of every settings model."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     @model_validator(mode="wrap")
     @classmethod
@@ -36,6 +49,29 @@ class Settings(BaseModel):
         except ValidationError as error:
             found = [_again(problem) for problem in error.errors()]
         raise ValidationError.from_exception_data(cls.__name__, [_details(*one) for one in problems] + found)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """With what stands below each key. pydantic would look for that, too, but at every start of every job."""
+        schema = handler(core_schema)
+        keys = handler.resolve_ref_schema(schema)["properties"]
+        for model in reversed(cls.mro()):
+            if issubclass(model, Settings):
+                for key, text in _docstrings(model).items():
+                    keys[key]["description"] = text
+        return schema
+
+
+def _docstrings(model: type) -> dict[str, str]:
+    """What stands below the keys of a model's own."""
+    (definition,) = ast.parse(dedent(inspect.getsource(model))).body
+    assert isinstance(definition, ast.ClassDef)
+    return {
+        key.target.id: inspect.cleandoc(text.value.value)
+        for key, text in pairwise(definition.body)
+        if isinstance(key, ast.AnnAssign) and isinstance(key.target, ast.Name)
+        if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant) and isinstance(text.value.value, str)
+    }
 
 
 def refuse(problems: Iterable[Problem]) -> None:
