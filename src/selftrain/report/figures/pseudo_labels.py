@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -13,6 +14,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.patches import StepPatch
 
 from selftrain.confidence import BINS, COARSE_SHIFT, LOW, STEPS, log_odds_of
 from selftrain.report.figures.style import INK, MUTED, RULE, SERIES, STYLE, dots, named_rows, panels, plain_log, single
@@ -93,10 +95,10 @@ def confidence_figure(of: Confidence, classes: Sequence[str]) -> Figure:
         for axes, row in zip(grid, rows, strict=True):
             pixels, threshold, kept = of.pixels[row], of.threshold[row], of.kept_fraction[row]
             heights = pixels / max(1, pixels.max())
-            axes.stairs(heights, edges, fill=True, color=RULE)
+            _fill(axes, heights, edges, color=RULE)
             if np.isfinite(threshold):
                 above = np.where(edges[1:] > threshold, heights, 0)
-                axes.stairs(above, edges, fill=True, color=SERIES[0], alpha=0.35 + 0.65 * kept)
+                _fill(axes, above, edges, color=SERIES[0], alpha=0.35 + 0.65 * kept)
                 axes.axvline(threshold, color=SERIES[1], linewidth=1)
             axes.set_title(classes[row], loc="left", fontsize=8, color=INK, pad=2)
             told = "never predicted" if not pixels.any() else "none kept" if not np.isfinite(threshold) else ""
@@ -109,6 +111,11 @@ def confidence_figure(of: Confidence, classes: Sequence[str]) -> Figure:
         label = f"probability of the predicted class, %, on an axis of log-odds{of_all}"
         figure.supxlabel(label, fontsize=8, color=MUTED)
         return figure
+
+
+def _fill(axes: Axes, heights: npt.NDArray[np.number], edges: npt.NDArray[np.float64], **style: Any) -> None:
+    """Fill a histogram, as `Axes.stairs` does, which also looks, slowly, for limits of the axes that are set here."""
+    axes.add_artist(StepPatch(heights, edges, fill=True, linewidth=0, **style))
 
 
 def _most(amounts: npt.NDArray[np.number]) -> list[int]:

@@ -12,6 +12,7 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
@@ -49,6 +50,12 @@ def svg(figure: Figure, label: str) -> str:
     """A figure as an SVG file, on white. Equal figures of one label give equal text."""
     buffer = io.StringIO()
     with mpl.rc_context({**STYLE, "svg.hashsalt": label}):
+        FigureCanvasSVG(figure)
+        if (
+            engine := figure.get_layout_engine()
+        ) is not None:  # else savefig draws twice, the first time for the layout
+            engine.execute(figure)
+            figure.set_layout_engine("none")
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     return buffer.getvalue().replace("<svg ", '<svg style="background: white" ', 1)
 
