@@ -18,7 +18,7 @@ demo: setup
 	$(BIN)/selftrain summary results/summary.csv
 
 test: setup
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: setup
 	$(BIN)/pytest -m slow

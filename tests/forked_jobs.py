@@ -1,5 +1,7 @@
 """Runs the jobs of a graph as forks of one process that has imported PyTorch, whose start is most of a tiny job.
 
+It has imported what a project's code has of settings and networks, too, as it was when this process started.
+
 `forked_jobs(folder)` makes `folder/bin/python`, which hands what it is called with to that process (Linux).
 """
 
@@ -18,8 +20,11 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
-PRELOADED = ("torch", "torchvision.transforms.v2", "timm", "lightning_fabric", "pandas", "pydantic", "typer")
+PRELOADED = ("pandas", "pydantic", "typer")
+NETWORKS = ("torch", "torchvision.transforms.v2", "timm", "lightning_fabric")
 """What jobs import from elsewhere; without h5py, which looks at the environment when it is imported."""
+OURS = ("settings", "models")
+"""The project's own packages without it, the first without networks, too."""
 
 CLIENT = f"""#!{sys.executable} -IS
 import json, os, socket, sys
@@ -35,23 +40,32 @@ sys.exit(code[0] if code else 1)
 
 
 @contextlib.contextmanager
-def forked_jobs(folder: Path) -> Iterator[Path]:
-    """The path of a Python that runs `-m selftrain` in a fork, as long as this block lasts."""
+def forked_jobs(folder: Path, *, networks: bool = True) -> Iterator[Path]:
+    """The path of a Python that runs `-m selftrain` in a fork, as long as this block lasts.
+
+    Without `networks`, jobs that need PyTorch import it.
+    """
     python = folder / "bin/python"
     python.parent.mkdir()
     python.write_text(CLIENT)
     python.chmod(0o755)
-    command = [sys.executable, __file__, python.with_name("jobs")]
+    command = [sys.executable, __file__, python.with_name("jobs"), *(NETWORKS if networks else ())]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
         assert server.stdout is not None
         assert server.stdout.readline() == b"ready\n"
         yield python
 
 
-def serve(address: str) -> None:
+def serve(address: str, *networks: str) -> None:
     """Fork for each job that is sent, until standard input ends, as it does with who started this."""
-    for name in PRELOADED:
+    package = Path(address).parents[1] / "src/selftrain"
+    sys.path.insert(0, str(package.parent))
+    files = [file for name in (OURS if networks else OURS[:1]) for file in (package / name).rglob("*.py")]
+    ours = [".".join(file.relative_to(package.parent).with_suffix("").parts) for file in files]
+    for name in (*PRELOADED, *networks, *ours):
         importlib.import_module(name)
+    assert "h5py" not in sys.modules
+    del sys.path[0]
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the forks: the client hears of their end
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(address)
@@ -99,4 +113,4 @@ def run(client: socket.socket) -> None:
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1])
+    serve(*sys.argv[1:])

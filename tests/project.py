@@ -13,8 +13,8 @@ import yaml
 ROOT = Path(__file__).parents[1]
 
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["snakemake.cli"])
-"""Starts processes that have imported Snakemake already: that is half the time of a plan."""
+FORKS.set_forkserver_preload(["snakemake.cli", "pandas", "pydantic", "smart_open", "snakemake_executor_plugin_slurm"])
+"""Starts processes that have imported Snakemake and what it imports later: that is half the time of a plan."""
 
 
 class Project:
@@ -22,6 +22,8 @@ class Project:
 
     where: tuple[str, ...] = ("--cores", "2")
     """Options that say where jobs run."""
+    python: str | Path = sys.executable
+    """What runs the jobs of a forked run; with that of `forked_jobs` they are quick as well."""
 
     def __init__(self, folder: Path, config: dict) -> None:
         self.folder = folder
@@ -40,23 +42,19 @@ class Project:
     def configure(self, config: dict) -> None:
         (self.folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """In which the code of this copy runs, each module compiled once, whatever is said of that elsewhere."""
+        return {"PYTHONPATH": str(self.folder / "src"), "PYTHONDONTWRITEBYTECODE": ""}
+
     def snakemake(self, *arguments: str) -> subprocess.CompletedProcess:
-        environment = os.environ | {"PYTHONPATH": str(self.folder / "src")}
+        environment = os.environ | self.environment
         command = [sys.executable, "-m", "snakemake", *self.where, *arguments]
         return subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=900)
 
-    def forked(self, *arguments: str, python: str | Path = sys.executable) -> tuple[int | None, str]:
-        """As `snakemake`, but sooner: its exit code, and what it tells on both streams.
-
-        Jobs run by `python`; with that of `forked_jobs` they are quick as well.
-        """
-        output = self.folder / "forked.txt"
-        process = FORKS.Process(target=_snakemake, args=(self.folder, [*self.where, *arguments], str(python), output))
-        process.start()
-        process.join(900)
-        told = output.read_text()
-        output.unlink()
-        return process.exitcode, told
+    def forked(self, *arguments: str) -> tuple[int | None, str]:
+        """As `snakemake`, but sooner: its exit code, and what it tells on both streams."""
+        return forked_snakemake(self.folder, self.environment, *self.where, *arguments, python=self.python)
 
     def dry_run(self, *arguments: str) -> str:
         """What a run tells that it would do."""
@@ -79,16 +77,32 @@ class Project:
         ]
 
 
-def _snakemake(folder: Path, arguments: list[str], python: str, output: Path) -> None:
-    """In a process of its own, what `python -m snakemake` does there with the code of this copy."""
+def forked_snakemake(
+    folder: Path, environment: dict[str, str], *arguments: str, python: str | Path = sys.executable
+) -> tuple[int | None, str]:
+    """What `python -m snakemake` does in a folder, with the code on the environment's PYTHONPATH."""
+    output = folder / "forked.txt"
+    process = FORKS.Process(target=_snakemake, args=(folder, environment, arguments, str(python), output))
+    process.start()
+    process.join(900)
+    told = output.read_text()
+    output.unlink()
+    return process.exitcode, told
+
+
+def _snakemake(
+    folder: Path, environment: dict[str, str], arguments: tuple[str, ...], python: str, output: Path
+) -> None:
+    """In a process of its own."""
     from snakemake.cli import main
 
     with output.open("w") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     os.chdir(folder)
-    sys.path.insert(0, str(folder / "src"))
-    os.environ["PYTHONPATH"] = sys.path[0]
+    os.environ |= environment
+    sys.path[:0] = environment["PYTHONPATH"].split(os.pathsep)
+    sys.dont_write_bytecode = bool(os.environ.get("PYTHONDONTWRITEBYTECODE"))
     sys.argv, sys.executable = ["snakemake", *arguments], python
     main()
 

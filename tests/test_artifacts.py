@@ -183,7 +183,7 @@ def test_a_lock_whose_child_works_on_is_kept(tmp_path):
 
 def test_two_jobs_with_one_log_run_one_after_the_other(tmp_path):
     """As when Snakemake was killed, and is started again while its job works on."""
-    (tmp_path / "settings.json").write_text('{"domain": "real", "count": 300, "seed": 1, "size": [128, 256]}')
+    (tmp_path / "settings.json").write_text('{"domain": "real", "count": 150, "seed": 1, "size": [128, 256]}')
     command = [sys.executable, "-m", "selftrain", "stage", "--log", tmp_path / "draw.log", "draw"]
     command += ["--settings", tmp_path / "settings.json", "--output", tmp_path / "drawn"]
     orphan = subprocess.Popen(command)

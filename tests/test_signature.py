@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from forked_jobs import forked_jobs
 from PIL import Image
 from project import Project
 
@@ -90,8 +91,9 @@ def listed(tmp_path_factory):
     }
     offline = {"dars": {"policy": "dars", "rounds": [{"portion": 0.5}]}}
     project = Project(folder, {"tasks": {"t": task}, "pretrain": {"start": {}}, "experiments": offline})
-    make(project, "--", *TABLES)
-    return project
+    with forked_jobs(folder, networks=False) as project.python:
+        make(project, "--", *TABLES)
+        yield project
 
 
 def make(project, *arguments):

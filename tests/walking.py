@@ -3,7 +3,6 @@
 import os
 import re
 import shlex
-import subprocess
 import sys
 from contextlib import chdir
 from pathlib import Path
@@ -13,12 +12,12 @@ from unittest import mock
 import pytest
 import typer
 import yaml
+from project import ROOT, forked_snakemake
 
 from selftrain import cli
 
 COMMAND = typer.main.get_command(cli.app)
 """Made once; typer looks at all commands for each call of one."""
-ROOT = Path(__file__).parents[1]
 
 
 class Job(NamedTuple):
@@ -46,13 +45,13 @@ def call(*arguments: str | Path) -> int:
 def planned(folder: Path, config: dict) -> list[Job]:
     """The jobs of a config, in an order in which they can be run."""
     (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
-    command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile", "--workflow-profile", "none"]
-    command += ["--configfile", "config.yaml", "--cores", "1", "--dry-run", "--printshellcmds"]
+    options = ["--snakefile", str(ROOT / "Snakefile"), "--workflow-profile", "none", "--configfile", "config.yaml"]
+    options += ["--cores", "1", "--dry-run", "--printshellcmds"]
     path = os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests")])
-    done = subprocess.run(command, cwd=folder, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+    code, told = forked_snakemake(folder, {**os.environ, "PYTHONPATH": path}, *options)
+    assert code == 0, told
     blocks = re.findall(
-        r"(?:rule|checkpoint) (\w+):\n.*?    output: (.*?)\n.*?\nShell command: (.*?)\n", done.stdout, re.DOTALL
+        r"(?:rule|checkpoint) (\w+):\n.*?    output: (.*?)\n.*?\nShell command: (.*?)\n", told, re.DOTALL
     )
     return [Job(rule, outputs.split(", "), _without_log(shlex.split(shell))) for rule, outputs, shell in blocks]
 
