@@ -24,6 +24,7 @@ import tiny
 import torch
 import yaml
 from PIL import Image
+from project import forked_snakemake
 from safetensors.torch import load_file, save_file
 from walking import ROOT, Job, call, walk
 
@@ -840,18 +841,15 @@ def test_two_runs_in_one_directory(ran, results):
     locks.mkdir(parents=True, exist_ok=True)
     (locks / "0.output.lock").write_text(f"{PREDICTION}\n")
     Path(PREDICTION).unlink()
-    done = snakemake("--cores", "1", "--", PREDICTION)
-    said = done.stdout + done.stderr
-    assert done.returncode != 0 and "LockException" in said and "Traceback" not in said, said
+    code, said = snakemake("--cores", "1", "--", PREDICTION)
+    assert code != 0 and "LockException" in said and "Traceback" not in said, said
     assert not Path(PREDICTION).exists()
 
 
-def snakemake(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile", "--workflow-profile", "none"]
+def snakemake(*arguments: str) -> tuple[int | None, str]:
     path = os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests")])
-    environment = os.environ | {"PYTHONPATH": path}
-    command += ["--configfile", "config.yaml", *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True)
+    options = ["--snakefile", str(ROOT / "Snakefile"), "--workflow-profile", "none", "--configfile", "config.yaml"]
+    return forked_snakemake(Path.cwd(), {**os.environ, "PYTHONPATH": path}, *options, *arguments)
 
 
 def test_a_traceback_is_there_for_who_asks_for_it(tmp_path):

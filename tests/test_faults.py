@@ -89,9 +89,8 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path, dat
 
 
 def jobs_planned(*arguments):
-    done = snakemake("--cores", "1", "--dry-run", "--quiet", "rules", *arguments)
-    said = done.stdout + done.stderr
-    assert done.returncode == 0, said
+    code, said = snakemake("--cores", "1", "--dry-run", "--quiet", "rules", *arguments)
+    assert code == 0, said
     counts = [line.split() for line in said.splitlines()]
     return {line[0] for line in counts if len(line) == 2 and line[1].isdigit()} - {"all", "total"}, said
 
