@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PRELOADED = ("pandas", "pydantic", "typer")
-NETWORKS = ("torch", "torchvision.transforms.v2", "timm", "lightning_fabric")
+NETWORKS = ("torch", "torchvision.transforms.v2", "timm", "lightning_fabric", "scipy.ndimage")
 """What jobs import from elsewhere; without h5py, which looks at the environment when it is imported."""
 OURS = ("settings", "models")
 """The project's own packages without it, the first without networks, too."""
@@ -50,7 +50,8 @@ def forked_jobs(folder: Path, *, networks: bool = True) -> Iterator[Path]:
     python.write_text(CLIENT)
     python.chmod(0o755)
     command = [sys.executable, __file__, python.with_name("jobs"), *(NETWORKS if networks else ())]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
+    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": ""}  # each of the project's modules is compiled once
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as server:
         assert server.stdout is not None
         assert server.stdout.readline() == b"ready\n"
         yield python
