@@ -232,7 +232,11 @@ def against_hand(project: Project, whole: Whole) -> list[Line]:
 def of_demo(project: Project) -> list[Line]:
     """The demo with nothing to do, and what its jobs spend before they begin."""
     whole = project.whole(cores=2)
-    start = {name: project.python("-c", f"import selftrain.cli, selftrain.{name}.stage") for name in STARTED}
+    light = {"predict": "from selftrain import uncompiled; uncompiled.import_networks(); "}
+    start = {
+        name: project.python("-c", f"{light.get(name, '')}import selftrain.cli, selftrain.{name}.stage")
+        for name in STARTED
+    }
     jobs = {name: sum(whole.rules.get(rule, 0) for rule in rules) for name, rules in STARTED.items()}
     jobs["select"] = len(whole.commands) - sum(jobs.values())
     spent = sum(start[name].cpu * count for name, count in jobs.items())
