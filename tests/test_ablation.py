@@ -21,7 +21,7 @@ ROWS = {"curriculum-table-1": 5, "table-5.1": 13, "table-5.2": 4}
 TABLES = {name: REPOSITORY / f"configs/ablation/{name}.yaml" for name in ROWS}
 PUBLISHED = ("classmix/cityscapes-1-8", "dacs/gta5-to-cityscapes")
 BASES = [*(REPOSITORY / "configs/camvid").glob("*.yaml"), *(REPOSITORY / f"configs/{name}.yaml" for name in PUBLISHED)]
-BRANCHED = ModelSettings(decoder={"name": "light", "channels": 8}, branches=2)
+BRANCHED = ModelSettings(encoder="test_resnet", output_stride=16, decoder={"name": "light", "channels": 8}, branches=2)
 
 
 def on_top_of(base: Path, table: str) -> tuple[dict[str, Any], Config]:

@@ -5,14 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 
 import pandas as pd
+import pytest
 from test_report import ALARM, CLASSES, read, write_results
 
 from selftrain.alarms.kinds import COLUMNS as ALARM_COLUMNS
+from selftrain.report import page as page_module
 from selftrain.report.alarms import Line, lines
 from selftrain.report.page import SHOWN, write_report
 from selftrain.report.results import read_results
 from selftrain.report.summary import write_summary
 from selftrain.report.tables import class_table, selection_table, threshold_table
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Pages without figures, which take most of a page's time and are looked at elsewhere."""
+    monkeypatch.setattr(page_module, "drawings", lambda results, task: [])
 
 
 def test_groups_have_a_mean_and_objects_a_figure(tmp_path):
@@ -31,7 +39,7 @@ def test_groups_have_a_mean_and_objects_a_figure(tmp_path):
     assert large.correct.tolist() == [round(40 * x) + round(40 * (x + 0.1)) for x in (0.4, 0.45, 0.52)]
 
 
-def test_a_page_says_which_classes_are_in_a_group(tmp_path):
+def test_a_page_says_which_classes_are_in_a_group(tmp_path, undrawn):
     settings = write_results(tmp_path)
     known = pd.DataFrame({"class": CLASSES, "share": 0.1, "images": 1, "image_share": 0.6, "mean_size": 0.2})
     known.to_csv(tmp_path / "classes.csv", index=False)
@@ -43,7 +51,7 @@ def test_a_page_says_which_classes_are_in_a_group(tmp_path):
     assert f"frequent_large: {', '.join(CLASSES)}" in text and "more than 50 %" in text
 
 
-def test_alarms_of_seeds_are_one_line_and_the_worst_comes_first(tmp_path):
+def test_alarms_of_seeds_are_one_line_and_the_worst_comes_first(tmp_path, undrawn):
     settings = write_results(tmp_path, seeds=(0, 1))
     exploded = {"alarm": "exploded", "class": "sky", "limit": 3.0}
     for seed, times in ((0, 4.0), (1, 5.0)):
@@ -74,7 +82,7 @@ def test_alarms_of_seeds_are_one_line_and_the_worst_comes_first(tmp_path):
     assert page.index("sky, 5 times") < page.index("NA, 4.5 times") and "sky, 4 times" not in page
 
 
-def test_many_alarms_are_folded_and_none_are_said_to_be_none(tmp_path):
+def test_many_alarms_are_folded_and_none_are_said_to_be_none(tmp_path, undrawn):
     settings = write_results(tmp_path)
     for one in settings.rounds:
         if one.round:
