@@ -10,7 +10,6 @@ import contextlib
 import importlib
 import json
 import os
-import runpy
 import select
 import signal
 import socket
@@ -98,7 +97,7 @@ def run(client: socket.socket) -> None:
     sys.argv = [module, *arguments]
     code: object = 1
     try:
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        importlib.import_module(f"{module}.cli").main()
         code = 0
     except SystemExit as end:
         code = end.code
