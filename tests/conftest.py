@@ -8,13 +8,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-SLOWEST = ("graph", "signature", "export", "plan", "compiling", "train", "report", "faults", "odd_data", "figures")
-"""Modules of tests, by the time that they take."""
+FIRST = (
+    "processes",  # it forks trainings, which PyTorch refuses to a process that has compiled some
+    *("graph", "signature", "export", "plan", "compiling", "train", "report", "faults", "odd_data", "figures"),
+)
+"""Modules of tests; the slowest, by the time that they take."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The slowest modules first, so that two workers end together."""
-    places = {f"test_{name}": place for place, name in enumerate(SLOWEST)}
+    """Some modules first, the slowest so that two workers end together."""
+    places = {f"test_{name}": place for place, name in enumerate(FIRST)}
     items.sort(key=lambda item: places.get(item.path.stem, len(places)))
 
 

@@ -281,6 +281,7 @@ def graph_config():
     """All rules, and in two rounds what the first one's models ask for."""
     config = tiny_config()
     config["experiments"]["cbst"]["rounds"] *= 2
+    config["experiments"]["hybrid"]["prediction"] = {"calibration": "temperature"}
     config["tasks"]["tiny"]["review"] = "review.csv"
     return config
 

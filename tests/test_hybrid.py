@@ -12,6 +12,7 @@ import trainings
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mixtures import CLASSES, PLACE, SOURCE, STILL, Fixed, batch, logits
+from PIL import Image
 from test_label import CLASSES as LABEL_CLASSES
 from test_label import digest, images, run, write_shard
 
@@ -25,7 +26,9 @@ from selftrain.settings.hybrid import HybridSettings, ReliableFirstSettings
 from selftrain.train import stage
 from selftrain.train.algorithms import Given, Step
 from selftrain.train.algorithms.hybrid import Hybrid, rare_first
-from selftrain.train.anchors import Anchored, Epochs, Pairs, Partners, PastedPartners, roots
+from selftrain.train.anchors import Anchored, Growing, Pairs, Partners, Pasted, roots
+from selftrain.train.inputs import given as given_of
+from selftrain.train.length import batch_sizes
 from selftrain.train.mixing import class_mask
 
 OPEN, IGNORE = 254, 255
@@ -156,28 +159,33 @@ def test_equal_chances_change_nothing(tiny_chance):
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(1, 40), st.floats(0.05, 1), st.floats(0.05, 1), st.integers(0, 200), st.integers(0, 9))
+@given(st.integers(1, 40), st.floats(0.05, 1), st.floats(0.05, 1), st.integers(1, 200), st.integers(0, 9))
 def test_a_pool_grows_from_the_most_reliable_to_all(count, start, until, draws, seed):
     reliability = np.random.default_rng(seed).random(count).astype(np.float32).round(1)
-    epochs = Epochs(reliability, ReliableFirstSettings(start=start, until=until), draws, (seed,))
-    drawn = [epochs(number) for number in range(draws)]
-    first = 0
-    while first < draws:
-        pool = epochs.pool(first)
-        epoch = drawn[first : first + len(pool)]
-        assert len(set(epoch)) == len(epoch) and set(epoch) <= set(pool)
-        grown = min(1, first / (until * draws))
-        assert len(pool) == pytest.approx(count * (start + (1 - start) * grown), abs=1)
+    order = Growing(reliability, ReliableFirstSettings(start=start, until=until), draws, (seed,))
+    times = np.zeros(count, int)
+    for number in range(draws):
+        pool, drawn = order.pool(number), order(number)
+        share = start + (1 - start) * min(1, number / (until * draws))
+        assert len(pool) == np.ceil(round(share * count, 9)) and drawn in pool
         outside = np.setdiff1d(np.arange(count), pool)
         assert not len(outside) or reliability[outside].max() <= reliability[pool].min()
-        first += len(pool)
+        times[drawn] += 1
+    assert len(order.pool(int(np.ceil(until * draws)))) == count
+    again = Growing(reliability, ReliableFirstSettings(start=start, until=until), draws, (seed,))
+    assert (again.order == order.order).all()
 
 
-@given(st.integers(1, 30), st.integers(0, 99))
-def test_without_an_order_images_come_as_in_any_training(count, seed):
-    epochs = Epochs(np.zeros(count, np.float32), ReliableFirstSettings(start=1), 100, (seed, "order"))
-    plain = Shuffled(count, (seed, "order"))
-    assert [epochs(number) for number in range(100)] == [plain(number) for number in range(100)]
+def test_within_a_pool_each_image_comes_as_often_and_new_ones_at_once():
+    order = Growing(np.linspace(1, 0, 40).astype(np.float32), ReliableFirstSettings(start=0.5, until=0.5), 400, (1,))
+    first = [order(number) for number in range(20)]
+    assert set(first[:10]) <= set(range(20)) and first[:10] != sorted(first[:10])
+    times = np.bincount(order.order, minlength=40)
+    assert (np.diff(times[:20]).astype(int) <= 1).all() and times[:20].max() - times[:20].min() <= 1
+    assert (np.diff(times) <= 1).all() and times[39] >= 400 / 40 / 2
+    plain = Growing(np.zeros(40, np.float32), ReliableFirstSettings(start=1), 400, (1,))
+    for epoch in range(10):
+        assert sorted(plain.order[40 * epoch :][:40]) == list(range(40))
 
 
 @settings(max_examples=60, deadline=None)
@@ -190,8 +198,7 @@ def test_a_partner_is_among_those_most_alike(count, among, seed):
     for position in range(count):
         affinity = np.sqrt(shares * shares[position]).sum(1)
         found = partners(position, 7)
-        closer = (affinity > affinity[found] + 1e-5).sum()
-        assert closer < np.ceil(among * count) or not affinity.any()
+        assert (affinity > affinity[found] + 1e-5).sum() < np.ceil(round(among * count, 9))
         assert partners(position, 7) == found
 
 
@@ -200,34 +207,33 @@ def test_all_alike_images_are_drawn_and_none_but_those_allowed():
     partners = Partners(layouts, layouts, 0.5, (1,))
     assert {partners(0, draw) for draw in range(60)} == {0, 1}
     assert {partners(0, draw, np.array([1, 2, 3])) for draw in range(60)} == {1, 2}
-    nothing = Partners(roots(np.zeros((1, 2), int)), layouts, 0.1, (1,))
-    assert {nothing(0, draw) for draw in range(60)} == {0, 1, 2, 3}
+    for alike in (np.zeros((1, 2), int), np.ones((1, 2), int)):  # like none of them, and all alike to it
+        equal = Partners(roots(alike), roots(np.full((7, 2), 5)), 0.1, (1,))
+        assert {equal(0, draw) for draw in range(100)} == set(range(7))
 
 
-def test_in_pairs_no_image_is_its_own_partner_and_the_pool_holds():
-    counts = np.random.default_rng(0).integers(0, 9, (12, 3))
-    layouts = roots(counts)
-    reliability = np.linspace(1, 0, 12).astype(np.float32)
-    epochs = Epochs(reliability, ReliableFirstSettings(start=0.25, until=1), 60, (4,))
-    pairs = Pairs(epochs, Partners(layouts, layouts, 0.3, (4,)))
+@pytest.mark.parametrize("ordered", [False, True])
+def test_in_pairs_no_image_is_its_own_partner_and_the_pool_holds(ordered):
+    layouts = roots(np.random.default_rng(0).integers(0, 9, (12, 3)))
+    growing = Growing(np.linspace(1, 0, 12).astype(np.float32), ReliableFirstSettings(start=0.25, until=1), 60, (4,))
+    first = growing if ordered else Shuffled(12, (4,))
+    pairs = Pairs(first, Partners(layouts, layouts, 0.3, (4,)), growing.pool if ordered else None)
+    seconds = set()
     for number in range(60):
-        first, second = pairs(2 * number), pairs(2 * number + 1)
-        assert first == epochs(number) and second != first
-        assert {first, second} <= set(epochs.pool(number))
-    alone = Pairs(
-        Epochs(np.zeros(1, np.float32), ReliableFirstSettings(), 4, (4,)), Partners(layouts, layouts, 1, (4,))
-    )
+        one, other = pairs(2 * number), pairs(2 * number + 1)
+        assert one == first(number) and other != one
+        assert not ordered or {one, other} <= set(growing.pool(number))
+        seconds.add((one, other))
+    assert len(seconds) > 12  # not one partner each
+    alone = Pairs(Shuffled(1, (4,)), Partners(layouts[:1], layouts[:1], 1, (4,)))
     assert [alone(number) for number in range(4)] == [0] * 4
 
 
-@pytest.mark.parametrize(("labeled", "below"), [(4, 4), (4, 3)])
-def test_a_labeled_image_is_like_the_one_it_is_pasted_onto(labeled, below):
-    own, others = np.eye(5, dtype=int), np.repeat(np.eye(5, dtype=int), 2, 0)
-    epochs = Epochs(np.zeros(10, np.float32), ReliableFirstSettings(start=1), 60, (4,))
-    order = PastedPartners(epochs, Partners(roots(others), roots(own), 0.2, (4,)), labeled, below)
-    for drawn in range(5 * labeled):
-        step, item = divmod(drawn, labeled)
-        assert order(drawn) == epochs(step * below + item % below) // 2
+def test_a_pasted_image_is_like_the_one_it_is_pasted_onto():
+    candidates, others = np.eye(5, dtype=int), np.repeat(np.eye(5, dtype=int), 2, 0)
+    onto = Shuffled(10, (4,))
+    order = Pasted(onto, Partners(roots(others), roots(candidates), 0.2, (4,)))
+    assert [order(drawn) for drawn in range(40)] == [onto(drawn) // 2 for drawn in range(40)]
 
 
 def file_of(folder, **told):
@@ -240,16 +246,42 @@ def file_of(folder, **told):
 
 @pytest.mark.parametrize("across", ["target_to_target", SOURCE])
 @pytest.mark.parametrize("alike", [False, True])
-@pytest.mark.parametrize("round", [1, 2])
-def test_parts_that_are_on_make_the_order(tmp_path, across, alike, round):
+@pytest.mark.parametrize("ordered", [False, True])
+def test_parts_that_are_on_make_the_order(tmp_path, across, alike, ordered):
     file = PseudoLabels(file_of(tmp_path, reliability=np.linspace(0, 1, 7)))
-    told = {"across": across, "alike": alike, "reliable_first": {"start": 0.2}}
-    orders = make(file, np.ones((5, 3), int), round, **told).orders(20, {"labeled": 2, "anchored": 2})
-    assert set(orders) == ({"anchored", "labeled"} if alike and across == SOURCE else {"anchored"})
-    first = {orders["anchored"](number) for number in range(4)}
-    # In round 1 there is no model before to compare with.
-    assert first <= {5, 6} if round == 2 and not (alike and across != SOURCE) else True
+    told = {
+        "across": across,
+        "alike": alike and {"among": 0.3},
+        "reliable_first": ordered and {"start": 0.5, "until": 1},
+    }
+    algorithm = make(file, np.ones((5, 3), int), 2, **told)
+    orders = algorithm.orders(20, {"labeled": 2, "anchored": 2, "pasted": 2})
+    assert set(orders) == ({"anchored", "pasted"} if alike and across == SOURCE else {"anchored"})
+    assert set(algorithm.streams) == {"labeled", "anchored"} | (set(orders) & {"pasted"})
+    every = [orders["anchored"](number) for number in range(40)]
+    assert set(every) == set(range(7))
+    # Four of seven are the most reliable half, and the order lasts for as long as the round does.
+    assert (set(every[:5]) <= {3, 4, 5, 6}) == ordered
     assert isinstance(orders["anchored"], Pairs) == (alike and across != SOURCE)
+
+
+def test_a_step_pastes_the_partners_and_learns_the_labeled_ones():
+    step = scene(anchored())
+    step.batches["pasted"] = batch(3, 9)
+    algorithm = make(across=SOURCE, alike=True)
+    loss = algorithm.loss(step)
+    answer, labels = step.student.answers[0].detach(), step.batches["labeled"].labels.long()
+    expected = torch.nn.functional.cross_entropy(answer, labels, ignore_index=IGNORE)
+    assert loss.terms["labeled"].item() == pytest.approx(expected.item(), rel=1e-5)
+    mask = class_mask(step.batches["pasted"].labels, CLASSES, 0.5, (*PLACE, "mixing", 7))
+    shown = torch.where(mask[:, None], step.batches["pasted"].images, step.batches["anchored"].images)
+    assert torch.equal(step.student.shown[1], shown)
+
+
+@pytest.mark.parametrize(("batch_size", "expected"), [(8, (4, 4, 4)), (9, (5, 4, 4)), (3, (2, 1, 1))])
+def test_partners_come_beside_the_batch(batch_size, expected):
+    sizes = batch_sizes(batch_size, make(across=SOURCE, alike=True).streams)
+    assert tuple(sizes[name] for name in ("labeled", "anchored", "pasted")) == expected
 
 
 def test_what_is_missing_is_told(tmp_path):
@@ -284,20 +316,21 @@ def test_what_the_file_leaves_ignored_is_open_and_what_a_person_said_is_not(tmp_
         assert (stream.item(position)[1].numpy() == expected).all()
 
 
+def write_statistics(path, names, classes=tiny.CLASSES, counts=((1, 1, 1),) * 5):
+    with STATISTICS.create(path) as file:
+        file.attrs["classes"] = json.dumps(classes)
+        file.create_dataset("images", data=names, dtype=h5py.string_dtype())
+        file["counts"], file["frequency"] = np.array(counts), np.zeros((3, 64, 128), np.float32)
+
+
 def test_counts_are_of_the_images_of_the_table(tmp_path):
     table = tiny.split(tmp_path / "labeled")
     names = pd.read_csv(table).image.to_list()
 
-    def write(names, classes=tiny.CLASSES):
-        with STATISTICS.create(tmp_path / "statistics.h5") as file:
-            file.attrs["classes"] = json.dumps(classes)
-            file.create_dataset("images", data=names, dtype=h5py.string_dtype())
-            file["counts"], file["frequency"] = np.ones((5, 3), int), np.zeros((3, 64, 128), np.float32)
-
-    write(names)
+    write_statistics(tmp_path / "statistics.h5", names)
     assert read_counts(tmp_path / "statistics.h5", table, tiny.CLASSES).shape == (5, 3)
     for wrong in ((names[::-1],), (names, ("a", "b", "c"))):
-        write(*wrong)
+        write_statistics(tmp_path / "statistics.h5", *wrong)
         with pytest.raises(UserError, match=r"statistics\.h5: is of other images or classes than .*images\.csv"):
             read_counts(tmp_path / "statistics.h5", table, tiny.CLASSES)
 
@@ -336,11 +369,31 @@ def test_the_table_tells_the_terms_and_the_shares(train):
     assert np.allclose(table.anchored_share + table.filled_share, 1)  # the teacher says something of every open pixel
 
 
-def test_it_learns(train, tmp_path):
-    """The colors of blocks, from pseudo-labels alone: the labeled images are all ignored."""
+def test_it_learns_of_pseudo_labels_alone(train, tmp_path):
+    """The colors of blocks, where every label of the labeled images is ignored."""
+    labeled = tiny.split(tmp_path / "blank")
+    for path in (tmp_path / "blank/labels").iterdir():
+        Image.fromarray(np.full(tiny.SIZE, IGNORE, np.uint8)).save(path)
     told = tiny.stage({"name": "hybrid", "strong": STILL} | PARTS, steps=40, teacher={})
-    table = pd.read_csv(train("long", told).table)
-    assert table.mixed.iloc[-1] < 0.75 * table.mixed.iloc[0]
+    table = pd.read_csv(train("long", told, labeled=labeled).table)
+    assert (table.labeled == 0).all() and table.mixed.iloc[-1] < 0.8 * table.mixed.iloc[0]
+
+
+def test_partners_are_of_the_images_that_the_statistics_tell_of(train, tmp_path):
+    """Only one labeled image is like the unlabeled ones: with it alone in reach, it is what is pasted."""
+    labeled = trainings.files(tmp_path / "again")["labeled"]
+    counts = np.eye(3, dtype=int)[[0, 0, 0, 1, 0]] * 9
+    write_statistics(tmp_path / "statistics.h5", pd.read_csv(labeled).image.to_list(), counts=counts)
+    names = [f"unlabeled-{number}" for number in range(7)]
+    only_road = [np.full(tiny.SIZE, 1, np.uint8)] * 7
+    labels = tiny.write_pseudo_labels(tmp_path / "road.h5", names, only_road, reliability=np.ones(7))
+    told = tiny.stage({"name": "hybrid", "across": SOURCE, "alike": {"among": 0.2}}, steps=6)
+    statistics = {"pseudo_labels": labels, "layouts": tmp_path / "statistics.h5"}
+    paths = tiny.outputs(tmp_path / "x", labeled, **statistics)
+    algorithm = Hybrid(told.algorithm, given_of(told, paths, PseudoLabels(labels), torch.device("cpu")))
+    orders = algorithm.orders(6, {"labeled": 2, "anchored": 2, "pasted": 2})
+    assert {orders["pasted"](drawn) for drawn in range(12)} == {3}
+    train("partners", told, labeled=labeled, **statistics)
 
 
 # How far two rounds' models agree.
@@ -361,10 +414,20 @@ def reliabilities(folder, count=5, shards=1):
 def test_reliability_is_the_share_of_pixels_that_two_models_take_for_the_same(tmp_path, shards):
     output, _, items, earlier = reliabilities(tmp_path / "some", count=4, shards=shards)
     found = PseudoLabels(output)
-    expected = [(a == b).mean() for (_, a, _), (_, b, _) in zip(items, earlier, strict=True)]
+    expected = [((a == b) & (a != IGNORE)).mean() for (_, a, _), (_, b, _) in zip(items, earlier, strict=True)]
     assert np.allclose(found.reliability, expected) and np.allclose(found.images.reliability, expected)
     one, *_ = reliabilities(tmp_path / "one", count=4)
     assert digest(one) == digest(output)
+
+
+def test_what_both_models_leave_out_is_no_agreement(tmp_path):
+    items = list(images(3))
+    items[1] = (items[1][0], np.full_like(items[1][1], IGNORE), items[1][2])  # filtered everywhere
+    output, how, labels, predictions = run(tmp_path, items)
+    label(how, predictions[0], tmp_path / "cut.csv", labels[0], earlier=predictions[0])
+    merge(how, labels, predictions, tmp_path / "cut.csv", output, tmp_path / "pseudo_labels.csv")
+    reliability = PseudoLabels(output).reliability
+    assert reliability[1] == 0 and (reliability[[0, 2]] > 0.9).all()
 
 
 def test_without_a_model_before_there_is_none(tmp_path):

@@ -41,10 +41,10 @@ def test_its_jobs_are_those_that_snakemake_would_run(project, monkeypatch, capsy
     assert table.jobs["all"] == counts.total() and table.hours.isna().all()
     # 2 pretrainings of 16 steps, one of 2, and 9 rounds or online trainings: those of branches have 16, too
     assert table.steps["pretrain"] == 2 * 16 + 2 and table.steps["all"] == table.steps[["pretrain", "train"]].sum()
-    assert table.images["predict"] == 7 * 5 and table.images["evaluate"] == 3 * table.jobs["evaluate"]
+    assert table.images["predict"] == 7 * 6 and table.images["evaluate"] == 3 * table.jobs["evaluate"]
     before_and_after = Graph.load(project.folder / "config.yaml").previewed("tiny")
     assert table.images["preview"] == table.forward_passes["preview"] == 7 * len(before_and_after)
-    assert table.forward_passes["predict"] == 7 * (4 + 9)  # one of the predictions has 9 patches an image
+    assert table.forward_passes["predict"] == 7 * (5 + 9)  # one of the predictions has 9 patches an image
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from selftrain.settings import config_file
 from selftrain.settings.base import Settings
 from selftrain.settings.calibration import CalibrateSettings, Calibration
 from selftrain.settings.data import CheckedSplit, CheckSettings
+from selftrain.settings.hybrid import HybridSettings
 from selftrain.settings.prediction import (
     EvaluatedSplit,
     EvaluateStageSettings,
@@ -30,7 +31,13 @@ from selftrain.settings.prediction import (
 )
 from selftrain.settings.report import CalibratorReport, ReportSettings, RoundReport, SummarySettings, TaskReport
 from selftrain.settings.selection import LabelSettings, Policy, SelectSettings
-from selftrain.settings.training import SupervisedSettings, TrainSettings, TrainStageSettings, WeakLabelSettings
+from selftrain.settings.training import (
+    Algorithm,
+    SupervisedSettings,
+    TrainSettings,
+    TrainStageSettings,
+    WeakLabelSettings,
+)
 
 
 class Graph(Flow):
@@ -67,13 +74,22 @@ class Graph(Flow):
         return TrainStageSettings(
             model=self.pretraining(model).model,
             train=self._round_train(model) if self.is_offline(model) else self.train_settings(model),
-            algorithm=self.experiment(model).algorithm if model.round else SupervisedSettings(),
+            algorithm=self._algorithm(model),
             seed=model.seed,
             round=model.round,
             labeled=self.read(model.task, self.learned_split(model)),
             unlabeled=self.read(model.task, "unlabeled"),
             colors=self.config.tasks[model.task].colors,
         )
+
+    def _algorithm(self, model: Model) -> Algorithm:
+        """What a training is told of its algorithm; in round 1 there is no order by two rounds' agreement."""
+        if model.round == 0:
+            return SupervisedSettings()
+        algorithm = self.experiment(model).algorithm
+        if isinstance(algorithm, HybridSettings) and model.round == 1:
+            return algorithm.model_copy(update={"reliable_first": None})
+        return algorithm
 
     def _round_train(self, model: Model) -> TrainSettings:
         """A round's training, with the scale range that DARS section 3.3 gives it."""

@@ -103,7 +103,9 @@ def label(
             counts[position] = _count(kept, len(names))
             mean_confidence[position] = log_odds_of(bins.mean())
             if reliability is not None and before is not None:
-                reliability[position] = (before.read_classes(position) == shard.read_classes(position)).mean()
+                now = shard.read_classes(position)
+                alike = (before.read_classes(position) == now) & (now != IGNORE)
+                reliability[position] = 1 if name in reviewed else alike.mean()
             if choice is not shard or name in reviewed:
                 changed += _count(kept[kept != shard.read(position)[0]], len(names))
             hdf5.write_plane(labels, position, kept)

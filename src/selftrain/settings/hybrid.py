@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from selftrain.settings.base import NotNegative, Positive, Probability, Settings, on_or_off
+from selftrain.settings.base import NotNegative, Probability, Settings, on_or_off
 from selftrain.settings.mixing import MixtureSettings
 
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -13,7 +13,7 @@ Share = Annotated[float, Field(gt=0, le=1)]
 class RareClassSettings(Settings):
     """The rarer a class, the more often it is among those that are pasted: P(c) ∝ exp((1 − f_c) / T)."""
 
-    temperature: Positive = 0.1
+    temperature: Annotated[float, Field(ge=1e-3)] = 0.1
     """T. At 0.1 a class of which there is next to nothing comes before one of a third of all pixels 28 times as often;
     DAFormer, which draws images so, has 0.01."""
 
@@ -38,7 +38,7 @@ class ReliableFirstSettings(Settings):
     start: Share = 0.5
     """Share of the images, the most reliable, that the round begins with."""
     until: Share = 0.5
-    """Part of the round's steps after which it has all."""
+    """Part of the round after which it has all."""
 
 
 RareClasses = Annotated[
@@ -74,5 +74,5 @@ class HybridSettings(MixtureSettings):
     def too_few(self, batch_size: int) -> str | None:
         """What is wrong with a batch whose unlabeled half is pasted onto itself, or in pairs."""
         if self.pairs and batch_size // 2 % 2 and batch_size > 4:
-            return f"{batch_size} leaves an odd number of unlabeled images, which `alike` pairs; give a multiple of 4"
+            return f"{batch_size} leaves an odd number of unlabeled images, which `alike` pairs; give 4, 8, 12, ..."
         return super().too_few(batch_size)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from bisect import bisect_right
+import heapq
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,13 +12,15 @@ import numpy.typing as npt
 from torch import Tensor
 
 from selftrain import randomness
-from selftrain.data.batches import Stream, shuffled
+from selftrain.data.batches import Order, Stream
 from selftrain.label.pseudo_labels import PseudoLabels
 from selftrain.settings.data import IGNORE, OPEN, ReadSettings
 from selftrain.settings.hybrid import ReliableFirstSettings
+from selftrain.train.mixing import chosen_of
 
 Reliability = npt.NDArray[np.float32]
-Roots = npt.NDArray[np.float32]
+Roots = npt.NDArray[np.float64]
+Positions = npt.NDArray[np.int64]
 Place = tuple[int | str, ...]
 
 
@@ -40,11 +42,10 @@ class Anchored(Stream):
         return image, label
 
 
-class Epochs:
-    """An order of anchored images: epochs, each of the images that are reliable enough by then, shuffled anew.
+class Growing:
+    """An order of anchored images from a pool that grows linearly from the most reliable ones to all.
 
-    The pool grows linearly from a share of the images, the most reliable, to all of them; each epoch goes once through
-    what the pool is when it begins.
+    Of the pool, the next is always one of those drawn least often; an image that enters it comes in the pass under way.
     """
 
     def __init__(self, reliability: Reliability, settings: ReliableFirstSettings, draws: int, place: Place) -> None:
@@ -54,28 +55,33 @@ class Epochs:
             reliability: of each image, (N,).
             settings: how the pool grows.
             draws: how many images the round draws.
-            place: what the epochs' orders depend on.
+            place: what the draws depend on.
         """
         self.ranked = np.argsort(-reliability, kind="stable")
-        self.place, self.begins, self.pools = place, [0], list[int]()
-        while self.begins[-1] < max(draws, 1):
-            grown = min(1.0, self.begins[-1] / (settings.until * max(draws, 1)))
-            share = settings.start + (1 - settings.start) * grown
-            self.pools.append(math.ceil(share * len(reliability)))
-            self.begins.append(self.begins[-1] + self.pools[-1])
+        self.settings, self.draws = settings, draws
+        self.order = np.empty(draws, np.int64)
+        draw = randomness.generator(*place)
+        waiting: list[tuple[int, float, int]] = []  # how often drawn, chance, rank
+        entered = passes = 0
+        for number in range(draws):
+            for rank in range(entered, self._size(number)):
+                heapq.heappush(waiting, (passes, draw.random(), rank))
+            entered = max(entered, self._size(number))
+            passes, _, rank = heapq.heappop(waiting)
+            self.order[number] = self.ranked[rank]
+            heapq.heappush(waiting, (passes + 1, draw.random(), rank))
 
     def __call__(self, drawn: int) -> int:
         """The position of the image that is drawn after so many."""
-        epoch = self._epoch(drawn)
-        order = shuffled(self.pools[epoch], *self.place, epoch)
-        return int(self.ranked[order[drawn - self.begins[epoch]]])
+        return int(self.order[drawn])
 
     def pool(self, drawn: int) -> npt.NDArray[np.int64]:
         """The positions of the images that are reliable enough by then."""
-        return self.ranked[: self.pools[self._epoch(drawn)]]
+        return self.ranked[: self._size(drawn)]
 
-    def _epoch(self, drawn: int) -> int:
-        return bisect_right(self.begins, drawn) - 1
+    def _size(self, drawn: int) -> int:
+        grown = min(1.0, drawn / (self.settings.until * self.draws))
+        return chosen_of(len(self.ranked), self.settings.start + (1 - self.settings.start) * grown)
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,37 +93,46 @@ class Partners:
 
     Attributes:
         layouts: √p of the images that partners are drawn for, (N, C).
-        own: √p of the images to draw from, (M, C).
+        candidates: √p of the images to draw from, (M, C).
         among: share of these that are like enough.
         place: what draws depend on.
     """
 
     layouts: Roots
-    own: Roots
+    candidates: Roots
     among: float
     place: Place
 
-    def __call__(self, position: int, draw: int, allowed: npt.NDArray[np.int64] | None = None) -> int:
-        """The partner of the image at a position, in draw number `draw`; all may be drawn, or those `allowed`."""
-        allowed = np.arange(len(self.own)) if allowed is None else allowed
-        affinity = self.own[allowed] @ self.layouts[position]
-        alike = allowed[np.argsort(-affinity, kind="stable")]
-        if affinity.any():  # else the image has no class in common with any, or none at all
-            alike = alike[: math.ceil(self.among * len(alike))]
-        return int(alike[randomness.generator(*self.place, draw).integers(len(alike))])
+    def __call__(self, position: int, number: int, allowed: Positions | None = None) -> int:
+        """The partner of the image at a position, in draw `number`; all may be drawn, or those `allowed`."""
+        draw = randomness.generator(*self.place, number)
+        # Chance decides between images that are alike but for rounding.
+        rank = -(self.candidates @ self.layouts[position]).round(6) + 1e-7 * draw.random(len(self.candidates))
+        if allowed is not None:
+            rank[np.setdiff1d(np.arange(len(rank)), allowed)] = np.inf
+        count = chosen_of(len(rank) if allowed is None else len(allowed), self.among)
+        alike = np.sort(np.argpartition(rank, count - 1)[:count])
+        return int(draw.choice(alike))
 
 
 def roots(counts: npt.NDArray[np.int64]) -> Roots:
     """√p of class shares p, (N, C), of images with so many pixels of each class; zeros where there are none."""
-    return np.sqrt(counts / np.maximum(1, counts.sum(1, keepdims=True))).astype(np.float32)
+    return np.sqrt(counts / np.maximum(1, counts.sum(1, keepdims=True)))
 
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
-    """An order of anchored images in which every other one is a partner of the one before it."""
+    """An order of anchored images in which every other one is a partner of the one before it.
 
-    first: Epochs
+    Attributes:
+        first: the order of those that partners are drawn for.
+        partners: draws them.
+        pool: from how many of the first were drawn to the positions that may be; none: all.
+    """
+
+    first: Order
     partners: Partners
+    pool: Callable[[int], Positions] | None = None
 
     def __call__(self, drawn: int) -> int:
         """The position of the image that is drawn after so many."""
@@ -125,28 +140,23 @@ class Pairs:
         position = self.first(number)
         if not second:
             return position
-        pool = self.first.pool(number)
+        pool = np.arange(len(self.partners.candidates)) if self.pool is None else self.pool(number)
         others = pool[pool != position]
         return self.partners(position, number, others if len(others) else pool)
 
 
 @dataclass(frozen=True, eq=False)
-class PastedPartners:
+class Pasted:
     """An order of labeled images in which each is a partner of the anchored image that it is pasted onto.
 
     Attributes:
-        below: the order of anchored images.
-        partners: of these, among labeled images.
-        labeled: labeled images a step; the n-th is pasted onto the n-th anchored one.
-        anchored: anchored images a step, as many, or one less.
+        onto: the order of these.
+        partners: draws labeled images for them.
     """
 
-    below: Epochs
+    onto: Order
     partners: Partners
-    labeled: int
-    anchored: int
 
     def __call__(self, drawn: int) -> int:
         """The position of the image that is drawn after so many."""
-        step, item = divmod(drawn, self.labeled)
-        return self.partners(self.below(step * self.anchored + item % self.anchored), drawn)
+        return self.partners(self.onto(drawn), drawn)

@@ -16,7 +16,8 @@ SELDOM = 1000
 def batch_sizes(batch_size: int, shares: Mapping[str, float]) -> dict[str, int]:
     """Images a step per stream that has its turn; what halves leave over goes to the first stream."""
     sizes = {name: int(batch_size * share) for name, share in shares.items()}
-    sizes[next(iter(sizes))] += round(batch_size * sum(shares.values())) - sum(sizes.values())
+    first = next(iter(shares))
+    sizes[first] = math.ceil(batch_size * shares[first])
     empty = [name for name, size in sizes.items() if size == 0]
     if empty:
         raise UserError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from dataclasses import dataclass
 from functools import partial
+from typing import Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,8 @@ from selftrain.train.algorithms import Algorithm, Given, Loss, Step
 from selftrain.train.losses import of_outputs
 from selftrain.train.mixing import Pixels, Place, paste_mask
 
+Told = TypeVar("Told", bound=MixtureSettings)
+
 
 @dataclass(frozen=True, eq=False)
 class Mixture:
@@ -36,7 +39,7 @@ class Mixture:
     """Before strong augmentation."""
 
 
-class Mixed(Algorithm):
+class Mixed(Algorithm, Generic[Told]):
     """The student learns labels, and of mixed images what is known of the images that were mixed.
 
     Thesis section 3.2: L = L_l + lambda_u L_u. Pasting goes from unlabeled image to unlabeled image (ClassMix), or from
@@ -48,9 +51,9 @@ class Mixed(Algorithm):
     favor: npt.NDArray[np.float64] | None = None
     """The logarithm of each class's chance to be pasted, (classes,), where they differ."""
 
-    def __init__(self, settings: MixtureSettings, given: Given) -> None:
+    def __init__(self, settings: Told, given: Given) -> None:
         super().__init__(given)
-        self.mixtures = settings
+        self.settings = settings
         self.streams = {"labeled": 0.5, self.unlabeled: 0.5}
         self.one_size = settings.pastes_labeled or settings.forwards == "joint"
 
@@ -70,7 +73,7 @@ class Mixed(Algorithm):
         """Two terms: labeled and mixed."""
         labeled, unlabeled = step.batches["labeled"], step.batches[self.unlabeled]
         taught, facts = self.teach(step, unlabeled)
-        mixture = self.mix(taught, labeled, step.number)
+        mixture = self.mix(taught, step.batches.get("pasted", labeled), step.number)
         mixed = mixture.mixed.each(processes.own)
         seen = self.augment(mixed.images, step.number)
         of_labeled, of_mixed = self.ask(step.student, labeled.images, seen)
@@ -91,10 +94,10 @@ class Mixed(Algorithm):
         taught = taught.each(processes.gathered)
         count, device = len(taught.images), taught.images.device
         pasted = below = taught
-        if self.mixtures.pastes_labeled:
+        if self.settings.pastes_labeled:
             true = self.true(labeled, taught).each(processes.gathered)
             pasted = true.at(torch.arange(count, device=device) % len(true.images))
-        elif self.mixtures.mixing.name != "none":
+        elif self.settings.mixing.name != "none":
             if count == 1:
                 raise UserError(
                     "train.batch_size: one unlabeled image a step cannot be pasted onto another; double it, or mix "
@@ -102,7 +105,7 @@ class Mixed(Algorithm):
                 )
             below = taught.at(self.below(count).to(device))
         place: Place = (*self.given.place, "mixing", number)
-        mask = paste_mask(pasted.labels, self.given.classes, self.mixtures.mixing, place, self.favor)
+        mask = paste_mask(pasted.labels, self.given.classes, self.settings.mixing, place, self.favor)
         return Mixture(pasted, below, mask, pasted.pasted_onto(below, mask))
 
     def below(self, count: int) -> Tensor:
@@ -111,11 +114,11 @@ class Mixed(Algorithm):
 
     def augment(self, images: Tensor, number: int) -> Tensor:
         """Strong augmentation of mixed images, all of a step alike."""
-        return recolor(images, self.mixtures.strong, randomness.generator(*self.given.place, "strong", number))
+        return recolor(images, self.settings.strong, randomness.generator(*self.given.place, "strong", number))
 
     def ask(self, student: nn.Module, labeled: Tensor, mixed: Tensor) -> tuple[Outputs, Outputs]:
         """What the student says of labeled and of mixed images."""
-        if self.mixtures.forwards == "separate":
+        if self.settings.forwards == "separate":
             return student(labeled, apart=True), student(mixed, apart=True)
         one, other = student(torch.cat([labeled, mixed]), apart=True).split([len(labeled), len(mixed)])
         return one, other

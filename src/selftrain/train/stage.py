@@ -343,7 +343,7 @@ def _batches(settings: TrainStageSettings, paths: TrainFiles, run: _Run, pseudo_
 
 
 def _stream(name: str, settings: TrainStageSettings, paths: TrainFiles, pseudo_labels: PseudoLabels | None) -> Stream:
-    if name == "labeled":
+    if name in ("labeled", "pasted"):
         return Stream(paths.labeled, settings.labeled)
     if name == "unlabeled" and paths.unlabeled is not None:
         return Unlabeled(paths.unlabeled, settings.unlabeled)

@@ -84,8 +84,9 @@ class Algorithm(ABC):
     """What the loop asks of an algorithm."""
 
     streams: dict[str, float]
-    """The streams it draws from, each with its share of a step's batch: 'labeled', 'unlabeled' (with blank labels),
-    'pseudo_labeled', or 'anchored' (pseudo-labeled, and OPEN where there is no label)."""
+    """The streams it draws from, each with its share of a step's batch: 'labeled', 'pasted' (labeled ones again),
+    'unlabeled' (with blank labels), 'pseudo_labeled', or 'anchored' (pseudo-labeled, and OPEN where there is no label).
+    """
     taught: float = 0.0
     """Share of a step's batch that a teacher labels."""
     one_size: bool = True

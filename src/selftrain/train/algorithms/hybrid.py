@@ -12,30 +12,29 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from selftrain.data.batches import Batch, Order
+from selftrain.data.batches import Batch, Order, Shuffled
 from selftrain.errors import UserError
 from selftrain.label.pseudo_labels import PseudoLabels
 from selftrain.settings.data import IGNORE, OPEN
-from selftrain.settings.hybrid import HybridSettings, ReliableFirstSettings
+from selftrain.settings.hybrid import HybridSettings
 from selftrain.train import processes
 from selftrain.train.algorithms import Given, Step
-from selftrain.train.anchors import Epochs, Pairs, Partners, PastedPartners, roots
+from selftrain.train.anchors import Growing, Pairs, Partners, Pasted, roots
 from selftrain.train.losses import at_size
 from selftrain.train.mixed import Mixed
-from selftrain.train.mixing import Pixels
-
-UNORDERED = ReliableFirstSettings(start=1)
+from selftrain.train.mixing import Pixels, Place
 
 
-class Hybrid(Mixed):
+class Hybrid(Mixed[HybridSettings]):
     """The student learns labels, and of mixed images what the file says of them, or else a mean teacher."""
 
     unlabeled = "anchored"
 
     def __init__(self, settings: HybridSettings, given: Given) -> None:
         super().__init__(settings, given)
-        self.settings = settings
         self.taught = 0.0 if settings.fill is None else 0.5
+        if settings.alike is not None and settings.pastes_labeled:
+            self.streams["pasted"] = 0.5  # beside the labeled ones, of which each is learned as often as ever
         if settings.rare_classes is not None and given.pseudo_labels is not None:
             column = "prior" if settings.pastes_labeled else "share"
             shares = given.pseudo_labels.classes[column].to_numpy(float)
@@ -43,26 +42,25 @@ class Hybrid(Mixed):
 
     def orders(self, steps: int, sizes: Mapping[str, int]) -> dict[str, Order]:
         """Of anchored images by their reliability; of those that are mixed, by how alike they are."""
-        told, file = self.settings, self.given.pseudo_labels
+        file, settings = self.given.pseudo_labels, self.settings
         assert file is not None, "the train stage refuses an anchored stream without a file"
-        places = {name: (*self.given.place, "order", name) for name in ("anchored", "partners")}
-        draws = steps * sizes["anchored"] // (2 if self.settings.pairs else 1)
-        reliable_first, reliability = UNORDERED, np.zeros(len(file), np.float32)
-        if told.reliable_first is not None and self.given.place[1] > 1:
-            reliable_first, reliability = told.reliable_first, _reliability(file)
-        epochs = Epochs(reliability, reliable_first, draws, places["anchored"])
-        if told.alike is None:
-            return {"anchored": epochs}
+        place: Place = (*self.given.place, "order")
+        first: Order = Shuffled(len(file), (*place, "anchored"))
+        pool = None
+        if settings.reliable_first is not None:
+            draws = steps * sizes["anchored"] // (2 if settings.pairs else 1)
+            first = Growing(_reliability(file), settings.reliable_first, draws, (*place, "anchored"))
+            pool = first.pool
+        if settings.alike is None:
+            return {"anchored": first}
         layouts = roots(file.counts)
-        if self.settings.pairs:
-            return {"anchored": Pairs(epochs, Partners(layouts, layouts, told.alike.among, places["partners"]))}
+        if settings.pairs:
+            partners = Partners(layouts, layouts, settings.alike.among, (*place, "partners"))
+            return {"anchored": Pairs(first, partners, pool)}
         if self.given.layouts is None:
             raise UserError("algorithm.alike: needs the statistics.h5 of the labeled split")
-        partners = Partners(layouts, roots(self.given.layouts), told.alike.among, places["partners"])
-        return {
-            "anchored": epochs,
-            "labeled": PastedPartners(epochs, partners, sizes["labeled"], sizes["anchored"]),
-        }
+        partners = Partners(layouts, roots(self.given.layouts), settings.alike.among, (*place, "partners"))
+        return {"anchored": first, "pasted": Pasted(first, partners)}
 
     def teach(self, step: Step, unlabeled: Batch) -> tuple[Pixels, dict[str, Tensor]]:
         """Labels of the file, of weight 1; what these leave open the teacher labels, by its confidence."""

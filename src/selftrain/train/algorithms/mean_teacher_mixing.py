@@ -24,14 +24,14 @@ from selftrain.train.mixed import Mixed
 from selftrain.train.mixing import Pixels
 
 
-class MeanTeacherMixing(Mixed):
+class MeanTeacherMixing(Mixed[MeanTeacherMixingSettings]):
     """The student learns labels, and of mixed images what a mean teacher says of the images that were mixed."""
 
     unlabeled = "unlabeled"
 
     def __init__(self, settings: MeanTeacherMixingSettings, given: Given) -> None:
         super().__init__(settings, given)
-        self.settings, self.taught = settings, 0.5
+        self.taught = 0.5
         self.by_probability = settings.pseudo_labels == "soft" or settings.loss == "squared_error"
         if settings.alignment is not None:
             if given.distribution is None:
