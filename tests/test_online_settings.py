@@ -6,6 +6,7 @@ import pytest
 from test_settings import good, told_lines
 
 from selftrain.flow import Flow
+from selftrain.graph import Graph
 from selftrain.settings.base import deep_merge
 from selftrain.settings.config_file import parse
 
@@ -141,7 +142,7 @@ def test_another_kind_of_mixing_inherits_nothing_of_the_first() -> None:
 def test_only_names_experiments_and_leaves_the_others_alone() -> None:
     assert told_lines(("only", ["dras"])) == ["only[0]: unknown experiment 'dras'; did you mean 'dars'?"]
     assert {model.name for model in Flow(parse(good(("only", ["st"])))).rounds} == {"st"}
-    assert Flow(parse(good(("only", [])))).rounds == []
+    assert told_lines(("only", [])) == ["only: has too few entries"]
 
 
 @pytest.mark.parametrize("part", ["rare_classes", "alike", "fill", "reliable_first"])
@@ -163,3 +164,13 @@ def test_the_hybrid_needs_one_class_less_than_a_label_can_tell() -> None:
     assert told_lines(("experiments.mix", hybrid()), ("tasks.town.classes", names)) == [
         "experiments.mix.algorithm: 'hybrid' takes up to 254 classes; the task 'town' has 255"
     ]
+
+
+def test_a_task_that_only_leaves_no_model_is_not_told_of() -> None:
+    other = {
+        "tasks.village": parse(good()).tasks["town"].model_dump(exclude_unset=True),
+        "experiments.st.tasks": ["town"],
+    }
+    graph = Graph(parse(good(("only", ["st"]), *other.items())))
+    assert [task.name for task in graph.report().tasks] == ["town"]
+    assert not [file for file in graph.report_images() if "village" in file]

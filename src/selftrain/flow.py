@@ -257,6 +257,12 @@ class Flow(Splits):
         used = {model for _, model in told}
         return [(model.name, model) for model in self.pretrained if model not in used] + told
 
+    @cached_property
+    def told_tasks(self) -> list[str]:
+        """The tasks that have a model; `only` may leave none to some."""
+        told = {model.task for _, model in self.told_models()}
+        return [task for task in self.config.tasks if task in told]
+
     def evaluation_splits(self, task: str) -> list[str]:
         """The names of a task's evaluation splits."""
         return list(self.config.tasks[task].evaluation)
@@ -302,10 +308,10 @@ class Flow(Splits):
     def report_images(self) -> list[str]:
         """What the report shows of images: images.csv of splits and, unless it shows none, their previews; statistics
         of the labeled split, by which it groups classes."""
-        shown = [(task, split) for task in self.config.tasks for split in ("unlabeled", "truth")]
+        shown = [(task, split) for task in self.told_tasks for split in ("unlabeled", "truth")]
         listed = [(task, split) for task, split in shown if split in self.splits(task)]
-        known = [(task, file) for task in self.config.tasks for file in ("classes.csv", "statistics.h5")]
-        previews = [self.task_path(task, "preview.h5") for task in self.config.tasks if self.config.report.images]
+        known = [(task, file) for task in self.told_tasks for file in ("classes.csv", "statistics.h5")]
+        previews = [self.task_path(task, "preview.h5") for task in self.told_tasks if self.config.report.images]
         return [
             *(self.task_path(task, "data", split, "images.csv") for task, split in listed),
             *(self.task_path(task, "data", "labeled", file) for task, file in known),

@@ -189,7 +189,7 @@ class Graph(Flow):
 
     def report(self) -> ReportSettings:
         """Everything there will be to tell of."""
-        tasks = tuple(self._task_report(task) for task in self.config.tasks)
+        tasks = tuple(self._task_report(task) for task in self.told_tasks)
         return ReportSettings(page=self.config.report, tasks=tasks, rounds=self._told_rounds())
 
     def _told_rounds(self) -> tuple[RoundReport, ...]:

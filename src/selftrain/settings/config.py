@@ -64,7 +64,7 @@ class Config(Settings):
     report: PageSettings = PageSettings()
     pretrain: dict[Name, Pretrain] = Field(min_length=1)
     experiments: dict[Name, ExperimentSettings] = Field(default_factory=dict)
-    only: tuple[str, ...] | None = None
+    only: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     """Which experiments run; none: all. A second config file can so add experiments to a first one's, and run those."""
 
     @model_validator(mode="before")
