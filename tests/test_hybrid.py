@@ -280,6 +280,8 @@ def test_a_step_pastes_the_partners_and_learns_the_labeled_ones():
 
 @pytest.mark.parametrize(("batch_size", "expected"), [(8, (4, 4, 4)), (9, (5, 4, 4)), (3, (2, 1, 1))])
 def test_partners_come_beside_the_batch(batch_size, expected):
+    thirds = batch_sizes(8, dict.fromkeys(("labeled", "unlabeled", "other"), 1 / 3))
+    assert tuple(thirds.values()) == (4, 2, 2)  # no image of a batch is lost
     sizes = batch_sizes(batch_size, make(across=SOURCE, alike=True).streams)
     assert tuple(sizes[name] for name in ("labeled", "anchored", "pasted")) == expected
 

@@ -143,7 +143,7 @@ class ExperimentSettings(Settings):
                 yield from self._of_round(number, "teacher", reason)
 
     def _of_round(self, number: int, key: str, reason: str) -> Iterator[Problem]:
-        """A problem of a round's `train`, or of the experiment's where it is inherited: told where the file says it."""
+        """A problem of a round's `train`: told there where the round says it, else at the experiment's."""
         assert self.rounds is not None
         yield ("rounds", number, "train", key), reason
         if getattr(self.train, key) == getattr(self.rounds[number].train, key):

@@ -16,8 +16,8 @@ SELDOM = 1000
 def batch_sizes(batch_size: int, shares: Mapping[str, float]) -> dict[str, int]:
     """Images a step per stream that has its turn; what halves leave over goes to the first stream."""
     sizes = {name: int(batch_size * share) for name, share in shares.items()}
-    first = next(iter(shares))
-    sizes[first] = math.ceil(batch_size * shares[first])
+    # Of shares that make a whole, all of the batch; 1e-9, since thirds may make a little less.
+    sizes[next(iter(sizes))] += math.floor(batch_size * sum(shares.values()) + 1e-9) - sum(sizes.values())
     empty = [name for name, size in sizes.items() if size == 0]
     if empty:
         raise UserError(
