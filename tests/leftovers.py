@@ -5,8 +5,10 @@ import os
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import h5py
+import numpy as np
 import pandas as pd
 
 
@@ -53,8 +55,35 @@ def _difference(path: Path, expected: Path) -> list[str]:
         except OSError as error:
             return [] if not path.exists() else [f"{path} is not whole ({error})"]
         return []
-    same = _without_time(path) == _without_time(expected)
-    return [] if same else [f"{path} is not that of the run that was left alone"]
+    if _without_time(path) == _without_time(expected):
+        return []
+    where = f" in {', '.join(_parts_that_differ(path, expected))}" if path.suffix == ".h5" else ""
+    return [f"{path} is not that of the run that was left alone{where}"]
+
+
+def _parts_that_differ(path: Path, expected: Path) -> list[str]:
+    """The attributes and datasets of two HDF5 files that are not alike, and how."""
+    one, other = _contents(path), _contents(expected)
+    found = [
+        f"{name}{_how(one.get(name), other.get(name))}"
+        for name in sorted({*one, *other})
+        if not np.array_equal(one.get(name), other.get(name))
+    ]
+    return found or ["no value, but its bytes"]
+
+
+def _how(one: Any, other: Any) -> str:
+    if isinstance(one, np.ndarray) and isinstance(other, np.ndarray) and one.shape == other.shape:
+        places = np.argwhere(one != other)
+        return f" ({len(places)} of {one.size} values, the first at {places[0].tolist()})"
+    return f" ({str(one)[:200]}, not {str(other)[:200]})"
+
+
+def _contents(path: Path) -> dict[str, Any]:
+    with h5py.File(path, "r", locking=False) as file:
+        told = {f"the attribute {name}": str(value) for name, value in file.attrs.items()}
+        values = {name: dataset[:] for name, dataset in file.items()}
+    return told | {name: str(one.tolist()) if one.dtype.kind in "OV" else one for name, one in values.items()}
 
 
 def _without_time(path: Path) -> bytes:
