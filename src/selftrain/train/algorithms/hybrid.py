@@ -19,9 +19,9 @@ from selftrain.settings.data import IGNORE, OPEN
 from selftrain.settings.hybrid import HybridSettings
 from selftrain.train import processes
 from selftrain.train.algorithms import Given, Step
+from selftrain.train.algorithms.mixed import Mixed
 from selftrain.train.anchors import Growing, Pairs, Partners, Pasted, roots
 from selftrain.train.losses import at_size
-from selftrain.train.mixed import Mixed
 from selftrain.train.mixing import Pixels, Place
 
 

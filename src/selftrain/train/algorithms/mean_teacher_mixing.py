@@ -18,9 +18,9 @@ from selftrain.settings.mixing import (
 )
 from selftrain.train import processes
 from selftrain.train.algorithms import Given, Step
+from selftrain.train.algorithms.mixed import Mixed
 from selftrain.train.alignment import align, run_on, shares_of
 from selftrain.train.losses import at_size, soft_cross_entropy, squared_error
-from selftrain.train.mixed import Mixed
 from selftrain.train.mixing import Pixels
 
 
