@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticUseDefault
 
-from selftrain.settings.base import Settings
+from selftrain.settings.base import Part, Settings
 
 
 def _limit(value: Any) -> Any:
@@ -20,9 +20,8 @@ def _switch(value: Any) -> Any:
 
 
 _AnyFactor = Annotated[float, Field(gt=1)]
-_AnyShare = Annotated[float, Field(gt=0, lt=1)]
-Factor = Annotated[_AnyFactor | None, BeforeValidator(_limit, json_schema_input_type=_AnyFactor | bool | None)]
-Share = Annotated[_AnyShare | None, BeforeValidator(_limit, json_schema_input_type=_AnyShare | bool | None)]
+FactorLimit = Annotated[_AnyFactor | None, BeforeValidator(_limit, json_schema_input_type=_AnyFactor | bool | None)]
+PartLimit = Annotated[Part | None, BeforeValidator(_limit, json_schema_input_type=Part | bool | None)]
 Switch = Annotated[bool, BeforeValidator(_switch, json_schema_input_type=bool | None)]
 
 
@@ -35,13 +34,13 @@ class AlarmSettings(Settings):
     """A class is not predicted, nor was it in the round before."""
     beyond: Switch = True
     """The portion asks for more pixels of a class than are predicted as it; all of them are taken."""
-    exploded: Factor = 3.0
+    exploded: FactorLimit = 3.0
     """A class's share of the predicted pixels is more than so many times that of the round before, and larger than
     the labeled set's."""
-    dwindled: Factor = 3.0
+    dwindled: FactorLimit = 3.0
     """A class's share of the predicted pixels was more than so many times as large in the round before, and is
     smaller than the labeled set's."""
-    saturated: Share = 0.5
+    saturated: PartLimit = 0.5
     """More than this share of the pixels are so confident that a probability in float32 would be 1."""
-    disagreement: Share = 0.2
+    disagreement: PartLimit = 0.2
     """More than this share of the pixels have another class than in the round before."""

@@ -25,6 +25,10 @@ Problem = tuple[tuple[str | int, ...], str]
 
 
 Probability = Annotated[float, Field(ge=0, le=1)]
+Share = Annotated[float, Field(gt=0, le=1)]
+"""Some of it, or all."""
+Part = Annotated[float, Field(gt=0, lt=1)]
+"""Some of it, and not all."""
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 

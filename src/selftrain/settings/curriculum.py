@@ -2,11 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator
 
-from selftrain.settings.base import Probability, Settings, on_or_off
-
-Share = Annotated[float, Field(gt=0, le=1)]
+from selftrain.settings.base import Probability, Settings, Share, on_or_off
 
 
 class RampSettings(Settings):

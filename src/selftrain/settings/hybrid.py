@@ -4,10 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from selftrain.settings.base import NotNegative, Probability, Settings, on_or_off
+from selftrain.settings.base import NotNegative, Probability, Settings, Share, on_or_off
 from selftrain.settings.mixing import MixtureSettings
-
-Share = Annotated[float, Field(gt=0, le=1)]
 
 
 class RareClassSettings(Settings):

@@ -4,9 +4,18 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from selftrain.settings.base import NotNegative, Positive, Probability, Settings, by_name, range_problems, refuse
+from selftrain.settings.base import (
+    NotNegative,
+    Part,
+    Positive,
+    Probability,
+    Settings,
+    Share,
+    by_name,
+    range_problems,
+    refuse,
+)
 
-Share = Annotated[float, Field(gt=0, lt=1)]
 Sigma = Annotated[float, Field(gt=0, le=0.5)]
 
 
@@ -14,7 +23,7 @@ class ClassMixSettings(Settings):
     """Some of the classes that an image shows are pasted onto another image (thesis Algorithm 1)."""
 
     name: Literal["classmix"] = "classmix"
-    proportion: Annotated[float, Field(gt=0, le=1)] = 0.5
+    proportion: Share = 0.5
     """Of the classes present, rounded up, that are pasted."""
 
 
@@ -22,7 +31,7 @@ class CutMixSettings(Settings):
     """A random rectangle is pasted."""
 
     name: Literal["cutmix"] = "cutmix"
-    proportion: Share = 0.5
+    proportion: Part = 0.5
     """Of the image's area that the rectangle takes; the thesis does not say, half is ClassMix's."""
 
 
@@ -30,7 +39,7 @@ class CowMixSettings(Settings):
     """Random blobs are pasted: smoothed noise above a threshold."""
 
     name: Literal["cowmix"] = "cowmix"
-    proportion: Share = 0.5
+    proportion: Part = 0.5
     """Of the image's area that is pasted; the thesis does not say, half is ClassMix's."""
     sigma: tuple[Sigma, Sigma] = (0.02, 0.08)
     """Range of the smoothing, as a share of the shorter side, drawn evenly on a log scale; the thesis does not say,
@@ -79,7 +88,7 @@ class SigmoidRampupSettings(WeightSettings):
 
     name: Literal["sigmoid_rampup"] = "sigmoid_rampup"
     c: NotNegative = 5.0
-    until: Annotated[float, Field(gt=0, le=1)] = 0.25
+    until: Share = 0.25
     """k_max as a share of the training's steps (the thesis: 10,000 of 40,000)."""
 
 
@@ -164,7 +173,7 @@ class MeanTeacherMixingSettings(MixtureSettings):
     """The teacher's most probable class (thesis eq. 2.11), or its probabilities as they are."""
     loss: Literal["cross_entropy", "squared_error"] = "cross_entropy"
     """Of the mixed images; the squared error is summed over classes (thesis eq. 2.1)."""
-    threshold: Share = 0.968
+    threshold: Part = 0.968
     """Probability tau above which the teacher is sure of a pixel."""
     weight: Weight = ThresholdProportionalSettings()
     """Of the mixed images' loss, lambda_u."""

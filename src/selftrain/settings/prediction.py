@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from selftrain.settings.base import Positive, Settings, shortest
+from selftrain.settings.base import Positive, Settings, Share, shortest
 from selftrain.settings.calibration import Calibration
 from selftrain.settings.data import GroupSettings, ReadSettings, Size, SubsetSettings
 
@@ -43,7 +43,7 @@ class SpatialPriorSettings(Settings):
 
     smoothing: Annotated[float, Field(ge=0, le=1)] = 0.02
     """Sigma of the Gaussian that smooths the maps, as a share of their height and width."""
-    weight: Annotated[float, Field(gt=0, le=1)] = 1.0
+    weight: Share = 1.0
     """Of the map, against a map that says nothing."""
 
     @property
@@ -80,7 +80,7 @@ class PredictionSettings(InferenceSettings):
     """Of the labeled set, multiplied into the probabilities; none: probabilities as they are."""
     calibration: Calibration | None = None
     """Correct the probabilities by what the task's calibration split tells; none: as they are."""
-    agreement: Annotated[float, Field(gt=0, le=1)] | None = None
+    agreement: Share | None = None
     """Of a network with branches: least share of them, f_m / E, that must name the same class; a pixel with less enters
     no histogram and gets no pseudo-label. 1: all must agree. None: no filter."""
 

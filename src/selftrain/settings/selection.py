@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from selftrain.settings.base import Settings, by_name
+from selftrain.settings.base import Part, Settings, by_name
 
 Portion = Annotated[float, Field(ge=0, le=1)]
 
@@ -21,7 +21,7 @@ class StSettings(PolicySettings):
     """ST: one threshold for all classes, from a portion of all pixels or fixed."""
 
     name: Literal["st"] = "st"
-    threshold: Annotated[float, Field(gt=0, lt=1)] | None = None
+    threshold: Part | None = None
     """A fixed probability; then rounds need no portion."""
 
 

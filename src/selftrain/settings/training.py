@@ -7,6 +7,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from selftrain.settings.base import (
     NotNegative,
+    Part,
     Positive,
     Probability,
     Problem,
@@ -108,7 +109,7 @@ Algorithm = Annotated[AnyAlgorithm, BeforeValidator(by_name, json_schema_input_t
 class TeacherSettings(Settings):
     """A second network whose weights are the running average of the student's (thesis eq. 2.16)."""
 
-    decay: Annotated[float, Field(gt=0, lt=1)] = 0.99
+    decay: Part = 0.99
     """Alpha, ramped as min(1 − 1/(step + 1), decay); .99 is what the thesis's code uses."""
     batch_norm: Literal["own", "student"] = "own"
     """Statistics that the teacher labels with: those of the batch it labels (and running averages of its own, which its

@@ -88,9 +88,9 @@ class Hybrid(Mixed[HybridSettings]):
         """Weighted cross-entropy."""
         return self.given.cross_entropy(logits, mixed.labels, mixed.weights)
 
-    def below(self, count: int) -> Tensor:
+    def partners(self, count: int) -> Tensor:
         """The next one, or, of images that come in pairs, the other of the pair."""
-        return torch.arange(count) ^ 1 if self.settings.pairs else super().below(count)
+        return torch.arange(count) ^ 1 if self.settings.pairs else super().partners(count)
 
 
 def rare_first(shares: np.ndarray, temperature: float) -> np.ndarray:

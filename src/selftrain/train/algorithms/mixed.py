@@ -103,12 +103,12 @@ class Mixed(Algorithm, Generic[Told]):
                     "train.batch_size: one unlabeled image a step cannot be pasted onto another; double it, or mix "
                     "`across: source_to_target`"
                 )
-            below = taught.at(self.below(count).to(device))
+            below = taught.at(self.partners(count).to(device))
         place: Place = (*self.given.place, "mixing", number)
         mask = paste_mask(pasted.labels, self.given.classes, self.settings.mixing, place, self.favor)
         return Mixture(pasted, below, mask, pasted.pasted_onto(below, mask))
 
-    def below(self, count: int) -> Tensor:
+    def partners(self, count: int) -> Tensor:
         """Which of so many unlabeled images each of them is pasted onto: the next (Algorithm 1)."""
         return (torch.arange(count) + 1) % count
 
