@@ -24,6 +24,7 @@ from selftrain.plan.jobs import Job
 from selftrain.plan.work import Workload
 from selftrain.predict.store import Predictions
 from selftrain.preview.file import Preview
+from selftrain.report.gallery import NOT_LOSSES
 
 TOLD = ("preview task=tiny", "summary", "report")
 """Jobs that tell of all models."""
@@ -89,12 +90,11 @@ def test_every_artifact_is_there(ran):
 def test_every_artifact_can_be_inspected(ran):
     files = [
         path
-        for kind in ("*.csv", "*.h5", "*.safetensors", "manifest.json")
+        for kind in ("*.csv", "*.h5", "*.safetensors", "manifest.json", "calibrator.json")
         for path in (ran.folder / "results").rglob(kind)
     ]
-    asked = [path for path in files if path.name not in ("examples.h5",) and "drawn" not in path.parts]
-    assert len({path.name for path in asked}) > 15
-    for path in asked:
+    assert len({path.name for path in files}) > 15
+    for path in files:
         assert len(inspect(path).columns) > 1, path
 
 
@@ -102,6 +102,12 @@ def test_every_file_is_documented_as_it_is(ran):
     in_files, told = found(ran.folder / "results"), documented()
     assert told.pop("review.csv") == {"column": set(CHECKED)}  # nobody has reviewed these
     assert in_files == told
+
+
+def test_the_page_draws_as_losses_what_is_a_term_of_the_loss_alone(ran):
+    losses = {"labeled", "pseudo_labeled", "mixed", "unlabeled", "labeled_classes", "pseudo_labeled_classes"}
+    for file in ran.folder.glob("results/tiny/**/train.csv"):
+        assert set(pd.read_csv(file)) - set(NOT_LOSSES) <= losses, file
 
 
 def test_weak_labels_and_their_head_are_in_the_files_of_their_rounds_alone(ran):

@@ -22,7 +22,7 @@ from selftrain.plan import jobs as planned_jobs
 from selftrain.plan import table as plan_table
 from selftrain.plan.jobs import Job
 from selftrain.plan.table import plan
-from selftrain.plan.work import Workload, views
+from selftrain.plan.work import Images, Workload, views
 from selftrain.predict.forward import Predictor
 from selftrain.settings.prediction import InferenceSettings
 
@@ -53,6 +53,9 @@ def test_its_jobs_are_those_that_snakemake_would_run(project, monkeypatch, capsy
         {},
         {"flip": True, "scales": (0.5, 1.0)},
         {"patches": {"size": (8, 12), "count": 5}},
+        {"patches": {"size": (8, 12), "count": 3}},  # which cannot cover it: the whole image passes, too
+        {"patches": {"size": (7, 24), "count": 1, "cover": True}, "flip": True},
+        {"patches": {"size": (32, 32), "count": 2}},
         {"patches": {"size": (8, 12), "count": 7, "whole_image": True}, "flip": True, "scales": (1.0, 1.5)},
     ],
 )
@@ -67,7 +70,7 @@ def test_passes_and_pixels_are_those_that_a_network_sees(told):
 
     settings, size = InferenceSettings(**told), (16, 24)
     Predictor(Counting(), 3, settings)(torch.zeros(1, 3, *size, dtype=torch.uint8), ["a"], size)
-    assert views(settings, math.prod(size)) == (passes, pixels)
+    assert views(settings, Images(1, math.prod(size), size)) == (passes, pixels)
 
 
 def test_images_of_a_split_are_counted_before_and_after_they_are_listed(tmp_path, monkeypatch):

@@ -13,6 +13,7 @@ from test_label import CLASSES, images, run
 from selftrain.data.review import check_review, read_review, write_review
 from selftrain.errors import UserError
 from selftrain.graph import Graph
+from selftrain.inspection.artifact import inspect
 from selftrain.label.masks import export_labels
 from selftrain.label.merge import merge
 from selftrain.label.pseudo_labels import PseudoLabels
@@ -78,6 +79,7 @@ def test_the_file_keeps_who_was_reviewed_and_why(reviewed):
     assert two["mask"] == "image_3.png" and len(two["digest"]) == 16
     assert after.images.review.tolist() == ["excluded", "", "", "mask"]
     assert "review" not in before.images and "review" not in before.attributes
+    assert inspect(reviewed / "checked.csv").reason.tolist() == ["glare", ""]
 
 
 def test_an_edited_mask_makes_another_table(reviewed):

@@ -13,6 +13,9 @@ from selftrain.settings import reference
 from selftrain.settings.base import deep_merge
 from selftrain.settings.config import Config
 from selftrain.settings.config_file import load, parse, read
+from selftrain.settings.mixing import AlignmentSettings, MeanTeacherMixingSettings
+from selftrain.settings.prediction import PredictionSettings, SpatialPriorSettings
+from selftrain.settings.training import TeacherSettings, TrainSettings
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -210,6 +213,17 @@ def test_a_name_stands_for_a_choice_with_its_defaults() -> None:
     assert parse(short) == parse(long) == parse(good())
 
 
+def test_true_stands_for_the_defaults_of_what_may_be_left_out_and_false_for_none() -> None:
+    for value in (True, {}, False, None):
+        predicted = PredictionSettings.model_validate({"spatial_prior": value})
+        mixed = MeanTeacherMixingSettings.model_validate({"alignment": value})
+        trained = TrainSettings.model_validate({"steps": 1, "teacher": value})
+        found = (predicted.spatial_prior, mixed.alignment, trained.teacher)
+        assert found == (
+            (SpatialPriorSettings(), AlignmentSettings(), TeacherSettings()) if value in (True, {}) else (None,) * 3
+        )
+
+
 def test_a_single_glob_stands_for_a_list() -> None:
     assert parse(good()).tasks["town"].labeled.images == ("images/*",)
 
@@ -342,6 +356,11 @@ def test_the_schema_file_is_in_step():
     """`make schema` writes it; editors read it."""
     file = REPOSITORY / "workflow/schemas/config.schema.json"
     assert json.loads(file.read_text()) == Config.model_json_schema()
+
+
+def test_every_key_of_the_page_has_a_meaning():
+    rows = [line for line in reference.page().splitlines() if line.startswith("| `")]
+    assert len(rows) > 150 and [row for row in rows if not row.split(" | ")[-1].strip(" |")] == []
 
 
 def test_the_page_of_settings_is_in_step():

@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 
 LOW = -8.0
-HIGH = 56.0
 BINS = 2**16
 STEPS = 1024
 """Bins per unit of log-odds."""

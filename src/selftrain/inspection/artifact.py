@@ -16,19 +16,22 @@ from selftrain.inspection import labels, tables
 from selftrain.label import pseudo_labels
 from selftrain.predict import store
 from selftrain.preview import file as preview
+from selftrain.train import examples
 
-FORMATS = (pseudo_labels.FORMAT.name, store.FORMAT.name, STATISTICS.name, preview.FORMAT.name)
+FORMATS = (pseudo_labels.FORMAT.name, store.FORMAT.name, STATISTICS.name, preview.FORMAT.name, examples.FORMAT.name)
 KNOWN = (
-    "inspect reads pseudo_labels.h5, a shard of predictions, statistics.h5, preview.h5, model.safetensors, "
-    f"manifest.json, and the tables {', '.join(tables.BY_NAME)} and train as .csv"
+    "inspect reads pseudo_labels.h5, a shard of predictions, statistics.h5, preview.h5, examples.h5, "
+    f"model.safetensors, manifest.json, calibrator.json, and the tables {', '.join(tables.BY_NAME)} and train as .csv"
 )
+FACTS = {"manifest": {"selftrain", "settings", "inputs"}, "calibrator": {"format", "model", "parameters"}}
+"""JSON files, and keys that tell them."""
 
 
 def inspect(path: Path | str, *, images: bool = False, portions: Sequence[float] = ()) -> pd.DataFrame:
     """What is in a file.
 
     Args:
-        path: pseudo_labels.h5, a shard of predictions, statistics.h5, preview.h5, a table, a model or its manifest.
+        path: anything that the graph makes but the page.
         images: one row per image instead of one per class.
         portions: what the policy of pseudo_labels.h5 would select at each of these, from the histograms alone.
 
@@ -49,15 +52,17 @@ def inspect(path: Path | str, *, images: bool = False, portions: Sequence[float]
         return labels.of_preview(path, images)
     if images:
         raise UserError(f"{path}: has no images; give the pseudo_labels.h5, a shard of predictions or statistics.h5")
+    if kind == examples.FORMAT.name:
+        return _examples(path)
     if kind == "model":
         return _model(path)
-    if kind == "manifest":
+    if kind in FACTS:
         return _facts(json.loads(path.read_text()))
     return tables.of_confusion(path) if kind == "confusion" else tables.read_table(path)
 
 
 def kind_of(path: Path) -> str:
-    """The format name of an HDF5 file, 'model', 'manifest', or which table it is.
+    """The format name of an HDF5 file, 'model', one of `FACTS`, or which table it is.
 
     Raises:
         UserError: it is none of them.
@@ -69,7 +74,7 @@ def kind_of(path: Path) -> str:
     elif path.suffix == ".safetensors":
         kind = "model"
     elif path.suffix == ".json":
-        kind = "manifest" if _is_manifest(path) else None
+        kind = next((name for name, keys in FACTS.items() if _has(path, keys)), None)
     else:
         kind = tables.kind_of(path)
     if kind is None:
@@ -86,9 +91,10 @@ def _hdf5_kind(path: Path) -> str | None:
     return name if name in FORMATS else None
 
 
-def _is_manifest(path: Path) -> bool:
+def _has(path: Path, keys: set[str]) -> bool:
+    """Whether it is JSON with these keys."""
     try:
-        return {"selftrain", "settings", "inputs"} <= json.loads(path.read_text()).keys()
+        return keys <= json.loads(path.read_text()).keys()
     except (ValueError, AttributeError):
         return False
 
@@ -107,6 +113,12 @@ def _statistics(path: Path, images: bool) -> pd.DataFrame:
     return pd.DataFrame({"class": classes, "pixels": pixels, "share": share, "images": (counts > 0).sum(0)})
 
 
+def _examples(path: Path) -> pd.DataFrame:
+    """The steps of a training that are kept, and the pictures and maps that there are of each."""
+    kept = examples.read(path)
+    return pd.DataFrame({"step": list(kept), "pictures": [", ".join(sorted(of_step)) for of_step in kept.values()]})
+
+
 def _model(path: Path) -> pd.DataFrame:
     """What its metadata say, and the manifest beside it, if there is one."""
     from selftrain.models import files  # not above: it brings torch
@@ -115,7 +127,7 @@ def _model(path: Path) -> pd.DataFrame:
     about["classes"] = ", ".join(about["classes"])
     about.pop("colors", None)
     manifest = path.with_name("manifest.json")
-    made = json.loads(manifest.read_text()) if manifest.is_file() and _is_manifest(manifest) else {}
+    made = json.loads(manifest.read_text()) if manifest.is_file() and _has(manifest, FACTS["manifest"]) else {}
     return pd.concat([_facts(about), _facts(made)], ignore_index=True)
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 
 from selftrain.alarms import kinds, signs
 from selftrain.calibrate import CALIBRATION_COLUMNS, RELIABILITY_COLUMNS
+from selftrain.data.review import CHECKED
 from selftrain.data.tables import COLUMNS as IMAGES
 from selftrain.evaluate.scores import iou
 from selftrain.evaluate.tables import CONFUSION, METRICS, read_confusion
@@ -20,6 +21,7 @@ BY_NAME = {
     "classes": ["class", "pixels", "share", "images", "image_share", "mean_size"],
     "images": IMAGES,
     "checked": ["split", "images"],
+    "review": list(CHECKED),
     "cut": list(cut.COLUMNS),
     "signs": signs.COLUMNS,
     "alarms": kinds.COLUMNS,
@@ -32,7 +34,8 @@ BY_NAME = {
     "sizes": ["split", "class", "lower", "upper", "objects", "pixels", "correct"],
     "summary": summary.COLUMNS,
 }
-TEXT = ("image", "image_file", "label_file", "image_digest", "label_digest", "class", "truth", "prediction", "split")
+TEXT = {"image", "image_file", "label_file", "image_digest", "label_digest", "mask_file", "mask_digest", "reason"}
+TEXT |= {"class", "truth", "prediction", "split"}
 
 
 def kind_of(path: Path) -> str | None:

@@ -20,6 +20,7 @@ from selftrain.flow import Model, model_at
 from selftrain.graph import Graph
 from selftrain.models.segmenter import Segmenter
 from selftrain.plan.jobs import Job
+from selftrain.predict.patches import tiles
 from selftrain.settings.data import Size, working_size
 from selftrain.settings.model import ModelSettings
 from selftrain.settings.prediction import InferenceSettings
@@ -141,13 +142,13 @@ class Workload:
         shard, shards = (int(part) for part in Path(name).stem.split("-")[1::2])
         unlabeled = self.split(model.task, "unlabeled")
         count = len(shard_of(unlabeled.count, self.graph.config.batch_size, shard, shards))
-        passes, pixels = views(self.graph.prediction(mode), unlabeled.area)
+        passes, pixels = views(self.graph.prediction(mode), unlabeled)
         stays = PREDICTIONS * count * unlabeled.area if kept else 0
         return Work(count, count * passes, 0, count * pixels, 0, stays, self._network(model))
 
     def _look(self, model: Model, splits: list[str], inference: InferenceSettings) -> Work:
         found = [self.split(model.task, name) for name in splits]
-        each = [views(inference, one.area) for one in found]
+        each = [views(inference, one) for one in found]
         forward = sum(one.count * passes for one, (passes, _) in zip(found, each, strict=True))
         seen = sum(one.count * pixels for one, (_, pixels) in zip(found, each, strict=True))
         return Work(sum(one.count for one in found), forward, 0, seen, 0, 0, self._network(model))
@@ -155,7 +156,7 @@ class Workload:
     def _preview(self, task: str) -> Work:
         models, unlabeled = self.graph.previewed(task), self.split(task, "unlabeled")
         count = len(models) * min(self.graph.config.report.images, unlabeled.count)
-        passes, pixels = views(self.graph.config.evaluation, unlabeled.area)
+        passes, pixels = views(self.graph.config.evaluation, unlabeled)
         return Work(count, count * passes, 0, count * pixels, 0, 0, self._network(models[0]))
 
 
@@ -164,15 +165,17 @@ def _images(count: int, sizes: Sequence[Size]) -> Images:
     return Images(count, mean(math.prod(size) for size in sizes) if sizes else 0, sizes[0] if sizes else (0, 0))
 
 
-def views(inference: InferenceSettings, area: float) -> tuple[int, float]:
-    """Forward passes an image of so many pixels takes, a patch counted as one, and the pixels of all of them."""
+def views(inference: InferenceSettings, images: Images) -> tuple[int, float]:
+    """Forward passes that one of these images takes, a patch counted as one, and the pixels of all of them."""
     turned = 2 if inference.flip else 1
     factor = turned * sum(scale**2 for scale in inference.scales)
     each = turned * len(inference.scales)
     if inference.patches is None:
-        return each, factor * area
-    patches, whole = inference.patches, int(inference.patches.whole_image)
-    return each * (patches.count + whole), factor * (patches.count * math.prod(patches.size) + whole * area)
+        return each, factor * images.area
+    patches, tiling = inference.patches, tiles(images.size, inference.patches.size)
+    count = max(patches.count, tiling) if patches.cover else patches.count
+    whole = int(patches.whole_image or count < tiling)
+    return each * (count + whole), factor * (count * math.prod(patches.size) + whole * images.area)
 
 
 def _algorithm(settings: TrainStageSettings) -> Algorithm:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -38,6 +39,11 @@ def place(image: Size, patch: Size, count: int, draw: np.random.Generator, *, co
         anywhere = draw.integers(np.minimum(0, room), np.maximum(0, room), (count - len(tiles), 2), endpoint=True)
         corners = np.concatenate([tiles, anywhere])
     return corners[np.lexsort((corners[:, 1], corners[:, 0]))]
+
+
+def tiles(image: Size, patch: Size) -> int:
+    """How many patches a tiling has that covers the image."""
+    return math.prod(-(-length // of_patch) for length, of_patch in zip(image, patch, strict=True))
 
 
 def _cover(length: int, patch: int, draw: np.random.Generator) -> npt.NDArray[np.int64]:

@@ -6,19 +6,20 @@ import inspect
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from textwrap import dedent
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    GetCoreSchemaHandler,
     GetJsonSchemaHandler,
     ModelWrapValidatorHandler,
     ValidationError,
     model_validator,
 )
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError
+from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
 
 Problem = tuple[tuple[str | int, ...], str]
 """Where, as a path of keys below the model that tells, and what is wrong there."""
@@ -113,9 +114,22 @@ def shortest(value: float) -> str:
     return repr(value).removesuffix(".0")
 
 
-def on_or_off(value: Any) -> Any:
-    """Let `true` stand for the defaults, and `false` for none."""
-    return ({} if value else None) if isinstance(value, bool) else value
+class _Switch:
+    """Lets `true` stand for the defaults of settings, and `false` for none."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        schema = handler(source)
+        told = core_schema.union_schema([schema, core_schema.bool_schema()])
+        return core_schema.no_info_before_validator_function(self._meant, schema, json_schema_input_schema=told)
+
+    @staticmethod
+    def _meant(value: Any) -> Any:
+        return ({} if value else None) if isinstance(value, bool) else value
+
+
+Switched = TypeVar("Switched", bound=Settings)
+OnOrOff = Annotated[Switched | None, _Switch()]
+"""Settings of something that may be left out."""
 
 
 def one_or_many(value: Any) -> Any:

@@ -45,12 +45,15 @@ class Config(Settings):
     outside_data_root: bool = False
     """Whether list files may name files outside of `data_root`; of a list that somebody else wrote, look first."""
     results: str = "results"
+    """The folder of all that is made, seen from where the command is run."""
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0,)
+    """Everything is trained once with each; the report tells their mean and deviation."""
     shards: Annotated[int, Field(ge=1)] = 1
     """Into how many jobs predict and label are split; the results are the same."""
     batch_size: Annotated[int, Field(ge=1)] = 8
-    """Images a forward pass in predict and evaluate."""
+    """Images a forward pass, wherever models predict; a change makes predictions and scores anew."""
     keep_predictions: bool = True
+    """Whether files of predictions stay when nothing needs them any more."""
     code_is_input: bool = True
     """Whether a change in a stage's code reruns the stage; turn it off to upgrade in the middle of a study."""
     machine: MachineSettings = MachineSettings()

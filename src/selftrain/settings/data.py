@@ -45,7 +45,9 @@ class StreetsSettings(Settings):
 
     domain: Literal["synthetic", "real"]
     count: Annotated[int, Field(ge=1)]
+    """How many are drawn."""
     seed: int = 0
+    """Other images with another one."""
     size: Size = (96, 192)
     """Height and width, in pixels."""
 
@@ -82,6 +84,7 @@ class DrawSettings(Settings):
     count: Annotated[int | str, BeforeValidator(_count)]
     """Images, or a share of all such as 1/8, rounded up."""
     seed: int = 0
+    """Other images with another one."""
     rest: bool = False
     """Those that are not drawn: the unlabeled images beside a labeled part of one set."""
 
@@ -160,6 +163,7 @@ class SubsetSettings(Settings):
     """Some of the classes, over which a mean IoU is taken beside that over all."""
 
     classes: Annotated[ClassNames, Field(min_length=1)]
+    """Their names."""
     others: Literal["counted", "ignored"] = "counted"
     """Pixels whose true class is another: they count for the union of what they are taken for, or not at all."""
 
@@ -192,7 +196,9 @@ class TaskSettings(Settings):
     pixels: PixelSettings = PixelSettings()
     """Of the images of all splits."""
     labeled: SplitSettings
+    """Images with labels, to learn from."""
     unlabeled: SplitSettings
+    """Images to learn from without labels."""
     review: str | None = None
     """Images whose pseudo-labels a person leaves out or replaces, in every round: CSV with the columns image,
     exclude (yes or no), mask (a PNG of class ids, its path seen from the table's folder), reason."""
@@ -204,6 +210,7 @@ class TaskSettings(Settings):
     calibration: SplitSettings | None = None
     """Held-out labels that calibrators are fitted on and nothing is trained on; needed where predictions ask for it."""
     evaluation: dict[Name, SplitSettings] = Field(min_length=1)
+    """Splits with labels that every model is scored on, by names of your own."""
 
     @model_validator(mode="before")
     @classmethod

@@ -2,9 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
-from selftrain.settings.base import NotNegative, Probability, Settings, Share, on_or_off
+from selftrain.settings.base import NotNegative, OnOrOff, Probability, Settings, Share
 from selftrain.settings.mixing import MixtureSettings
 
 
@@ -20,7 +20,7 @@ class AlikeSettings(Settings):
     """An image is pasted onto one that shows much the same classes to much the same extent."""
 
     among: Share = 0.1
-    """Share of all images, the most alike, of which one is drawn."""
+    """Share of the images at hand, the most alike, of which one is drawn."""
 
 
 class FillSettings(Settings):
@@ -39,29 +39,19 @@ class ReliableFirstSettings(Settings):
     """Part of the round after which it has all."""
 
 
-RareClasses = Annotated[
-    RareClassSettings | None, BeforeValidator(on_or_off, json_schema_input_type=RareClassSettings | bool | None)
-]
-Alike = Annotated[AlikeSettings | None, BeforeValidator(on_or_off, json_schema_input_type=AlikeSettings | bool | None)]
-Fill = Annotated[FillSettings | None, BeforeValidator(on_or_off, json_schema_input_type=FillSettings | bool | None)]
-ReliableFirst = Annotated[
-    ReliableFirstSettings | None, BeforeValidator(on_or_off, json_schema_input_type=ReliableFirstSettings | bool | None)
-]
-
-
 class HybridSettings(MixtureSettings):
     """Offline: mixed images whose labels come from the round's file, the anchors (thesis section 5.3.2)."""
 
     name: Literal["hybrid"] = "hybrid"
     weight: NotNegative = 1.0
     """Of the mixed images' loss."""
-    rare_classes: RareClasses = None
+    rare_classes: OnOrOff[RareClassSettings] = None
     """Paste rare classes more often; of `mixing: classmix` alone."""
-    alike: Alike = None
+    alike: OnOrOff[AlikeSettings] = None
     """Paste between images whose class layouts are alike."""
-    fill: Fill = None
+    fill: OnOrOff[FillSettings] = None
     """Let a mean teacher label what the file leaves ignored."""
-    reliable_first: ReliableFirst = None
+    reliable_first: OnOrOff[ReliableFirstSettings] = None
     """Order the images of a round from reliable to hard; from round 2 on, which has two models to compare."""
 
     @property

@@ -6,6 +6,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from selftrain.settings.base import (
     NotNegative,
+    OnOrOff,
     Part,
     Positive,
     Probability,
@@ -88,6 +89,7 @@ class SigmoidRampupSettings(WeightSettings):
 
     name: Literal["sigmoid_rampup"] = "sigmoid_rampup"
     c: NotNegative = 5.0
+    """The higher, the later the weight rises."""
     until: Share = 0.25
     """k_max as a share of the training's steps (the thesis: 10,000 of 40,000)."""
 
@@ -112,9 +114,11 @@ class StrongAugmentationSettings(Settings):
     blur: tuple[Positive, Positive] = (0.15, 1.15)
     """Range of the Gaussian's sigma, in pixels."""
     blur_probability: Probability = 0.5
+    """How likely the images of a step are blurred."""
     jitter: NotNegative = 0.25
     """Strength of brightness, contrast, saturation and (a quarter of it) hue."""
     jitter_probability: Probability = 0.5
+    """How likely their colors are changed."""
 
     @model_validator(mode="after")
     def _range(self) -> Self:
@@ -177,4 +181,4 @@ class MeanTeacherMixingSettings(MixtureSettings):
     """Probability tau above which the teacher is sure of a pixel."""
     weight: Weight = ThresholdProportionalSettings()
     """Of the mixed images' loss, lambda_u."""
-    alignment: AlignmentSettings | None = None
+    alignment: OnOrOff[AlignmentSettings] = None

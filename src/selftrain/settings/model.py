@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from selftrain.settings.base import NotNegative, Problem, Settings, by_name, on_or_off, refuse
+from selftrain.settings.base import NotNegative, OnOrOff, Problem, Settings, by_name, refuse
 
 Dropout = Annotated[float, Field(ge=0, lt=1)]
 
@@ -15,6 +15,7 @@ class LightSettings(Settings):
 
     name: Literal["light"] = "light"
     channels: Annotated[int, Field(ge=8)] = 96
+    """Width of the mixed map."""
 
 
 class AsppSettings(Settings):
@@ -22,6 +23,7 @@ class AsppSettings(Settings):
 
     name: Literal["aspp"] = "aspp"
     rates: Annotated[tuple[int, ...], Field(min_length=1)] = (6, 12, 18, 24)
+    """The dilation of each."""
 
 
 class PyramidPoolingSettings(Settings):
@@ -64,11 +66,8 @@ class AuxiliarySettings(Settings):
     channels: Annotated[int, Field(ge=1)] = 256
     """Width of its 3×3 convolution."""
     dropout: Dropout = 0.1
+    """Of whole channels, before its classifier."""
 
-
-Auxiliary = Annotated[
-    AuxiliarySettings | None, BeforeValidator(on_or_off, json_schema_input_type=AuxiliarySettings | bool | None)
-]
 
 PACKAGE = "package:"
 """What the name of a package of weights begins with."""
@@ -90,16 +89,18 @@ class ModelSettings(Settings):
     branches: Annotated[int, Field(ge=1, le=255)] = 1
     """Copies of the decoder on the one encoder, each from weights of its own; the strategic curriculum has 2. They are
     trained side by side, predict by their mean, and tell by their agreement which pixels are easy."""
-    auxiliary: Auxiliary = None
+    auxiliary: OnOrOff[AuxiliarySettings] = None
     """PSPNet's auxiliary loss; `true` for its settings. Every algorithm trains it, and nothing predicts with it."""
     module: str | None = None
     """A network of your own instead of encoder and decoder: 'package.module:callable'; it is called with `classes`
     and `arguments` and returns a torch.nn.Module from (B, C, H, W) to logits (B, classes, h, w). One with branches of
     its own has an attribute `branches`, a torch.nn.ModuleList of its decoders, and returns a tuple of their logits."""
     arguments: dict[str, Any] = Field(default_factory=dict)
+    """Of the module."""
     mean: PerChannel = (0.485, 0.456, 0.406)
     """Of the inputs, per channel, on the scale 0 to 1; as many as the task's `pixels` have channels."""
     std: PerChannel = (0.229, 0.224, 0.225)
+    """The same, their deviation."""
 
     @property
     def weights_package(self) -> str | None:

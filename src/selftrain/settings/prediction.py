@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from selftrain.settings.base import Positive, Settings, Share, shortest
+from selftrain.settings.base import OnOrOff, Positive, Settings, Share, shortest
 from selftrain.settings.calibration import Calibration
 from selftrain.settings.data import GroupSettings, ReadSettings, Size, SubsetSettings
 
@@ -13,7 +13,7 @@ class PatchSettings(Settings):
     """SISC: the mean over random overlapping patches, each predicted on its own (MLSL section 3.2)."""
 
     size: Size
-    """Height and width of a patch; MLSL takes the size of the training crop."""
+    """Height and width of a patch; MLSL takes about the size of the training crop."""
     count: Annotated[int, Field(ge=1)] = 50
     """Patches an image, K. The first ones cover the image; what K cannot cover comes from the whole image."""
     cover: bool = False
@@ -76,7 +76,7 @@ class InferenceSettings(Settings):
 class PredictionSettings(InferenceSettings):
     """How the unlabeled images are predicted, for pseudo-labels."""
 
-    spatial_prior: SpatialPriorSettings | None = None
+    spatial_prior: OnOrOff[SpatialPriorSettings] = None
     """Of the labeled set, multiplied into the probabilities; none: probabilities as they are."""
     calibration: Calibration | None = None
     """Correct the probabilities by what the task's calibration split tells; none: as they are."""

@@ -7,6 +7,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from selftrain.settings.base import (
     NotNegative,
+    OnOrOff,
     Part,
     Positive,
     Probability,
@@ -31,15 +32,19 @@ class AugmentationSettings(Settings):
     scale: tuple[Positive, Positive] = (1.0, 1.0)
     """Range of the random scale; what a scaled image lacks is filled with the mean color and ignored."""
     flip: Probability = 0.5
+    """How likely an image is mirrored."""
     rotation: Annotated[float, Field(ge=0, le=180)] = 0.0
     """Largest angle, in degrees, either way."""
     rotation_probability: Probability = 0.5
+    """How likely an image is rotated."""
     blur: tuple[Positive, Positive] = (0.15, 1.15)
     """Range of the Gaussian's sigma, in pixels."""
     blur_probability: Probability = 0.0
+    """How likely an image is blurred."""
     jitter: NotNegative = 0.25
     """Strength of brightness, contrast, saturation and (a quarter of it) hue."""
     jitter_probability: Probability = 0.0
+    """How likely its colors are changed."""
 
     @model_validator(mode="after")
     def _ranges(self) -> Self:
@@ -52,12 +57,15 @@ class OptimizerSettings(Settings):
 
     name: Literal["sgd", "adamw"] = "adamw"
     lr: Positive = 1e-3
+    """Learning rate of the first step."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """Of SGD."""
     weight_decay: NotNegative = 1e-4
+    """Of all weights, decoupled with AdamW."""
     decoder_lr_factor: Positive = 1.0
     """The decoder's learning rate over the encoder's."""
     power: NotNegative = 0.9
+    """Of the schedule; 0: the rate stays."""
 
 
 class SupervisedSettings(Settings):
@@ -129,6 +137,7 @@ class ClassWeightRuleSettings(Settings):
     images: Probability = 0.3
     """Least share of the labeled images showing it that is often."""
     factor: Positive = 2.0
+    """Their weight; that of the others is 1."""
 
 
 def _kind_of_weights(value: Any) -> str:
@@ -154,6 +163,7 @@ class TrainSettings(Settings):
     """One training, whatever its algorithm."""
 
     steps: Annotated[int, Field(ge=0)] | None = None
+    """Of the optimizer; without steps and epochs 1,000."""
     epochs: Positive | None = None
     """Instead of steps: how often the stream named by `epochs_of` is seen."""
     epochs_of: Literal["labeled", "unlabeled"] = "labeled"
@@ -174,7 +184,7 @@ class TrainSettings(Settings):
     with one branch has none."""
     clip_gradient: Positive | None = None
     """Largest norm of the gradient."""
-    teacher: TeacherSettings | None = None
+    teacher: OnOrOff[TeacherSettings] = None
     """None, unless the algorithm is one that learns from a teacher: then the default one."""
     evaluate: Literal["student", "teacher"] = "student"
     """Which of the two is saved, evaluated, and starts the next round."""

@@ -16,12 +16,11 @@ from selftrain.data.batches import Order, Stream
 from selftrain.label.pseudo_labels import PseudoLabels
 from selftrain.settings.data import IGNORE, OPEN, ReadSettings
 from selftrain.settings.hybrid import ReliableFirstSettings
-from selftrain.train.mixing import chosen_of
+from selftrain.train.mixing import Place, chosen_of
 
 Reliability = npt.NDArray[np.float32]
 Roots = npt.NDArray[np.float64]
 Positions = npt.NDArray[np.int64]
-Place = tuple[int | str, ...]
 
 
 class Anchored(Stream):
@@ -92,13 +91,13 @@ class Partners:
     same, 0 where they have no class in common.
 
     Attributes:
-        layouts: √p of the images that partners are drawn for, (N, C).
+        images: √p of those that partners are drawn for, (N, C).
         candidates: √p of the images to draw from, (M, C).
         among: share of these that are like enough.
         place: what draws depend on.
     """
 
-    layouts: Roots
+    images: Roots
     candidates: Roots
     among: float
     place: Place
@@ -107,7 +106,7 @@ class Partners:
         """The partner of the image at a position, in draw `number`; all may be drawn, or those `allowed`."""
         draw = randomness.generator(*self.place, number)
         # Chance decides between images that are alike but for rounding.
-        rank = -(self.candidates @ self.layouts[position]).round(6) + 1e-7 * draw.random(len(self.candidates))
+        rank = -(self.candidates @ self.images[position]).round(6) + 1e-7 * draw.random(len(self.candidates))
         if allowed is not None:
             rank[np.setdiff1d(np.arange(len(rank)), allowed)] = np.inf
         count = chosen_of(len(rank) if allowed is None else len(allowed), self.among)

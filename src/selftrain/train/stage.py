@@ -120,8 +120,8 @@ class _Run:
         self.segmenter.heads.update(auxiliary(self.segmenter, settings.model, len(self.classes)))
         if paths.start is not None:
             files.start_from(self.segmenter, paths.start)
-        memory = torch.channels_last if train.channels_last else torch.contiguous_format
-        self.segmenter = self.segmenter.to(memory_format=memory)
+        layout = torch.channels_last if train.channels_last else torch.contiguous_format
+        self.segmenter = self.segmenter.to(memory_format=layout)
         if fabric.world_size > 1 and train.batch_norm == "synchronized":
             self.segmenter = synchronize(self.segmenter, fabric.device)
         # Fabric unscales the gradients of 16 bits before it clips them, which a fused optimizer does on its own.

@@ -14,6 +14,8 @@ from selftrain.report.figures.style import MUTED, SERIES, STYLE, WIDTH, by_name,
 SHARES = [
     "share_above_threshold",
     "mixed_weight",
+    "anchored_share",
+    "filled_share",
     "labeled_agreement",
     "unlabeled_agreement",
     "labeled_retained",

@@ -53,13 +53,13 @@ class Hybrid(Mixed[HybridSettings]):
             pool = first.pool
         if settings.alike is None:
             return {"anchored": first}
-        layouts = roots(file.counts)
+        anchored = roots(file.counts)
         if settings.pairs:
-            partners = Partners(layouts, layouts, settings.alike.among, (*place, "partners"))
+            partners = Partners(anchored, anchored, settings.alike.among, (*place, "partners"))
             return {"anchored": Pairs(first, partners, pool)}
         if self.given.layouts is None:
             raise UserError("algorithm.alike: needs the statistics.h5 of the labeled split")
-        partners = Partners(layouts, roots(self.given.layouts), settings.alike.among, (*place, "partners"))
+        partners = Partners(anchored, roots(self.given.layouts), settings.alike.among, (*place, "partners"))
         return {"anchored": first, "pasted": Pasted(first, partners)}
 
     def teach(self, step: Step, unlabeled: Batch) -> tuple[Pixels, dict[str, Tensor]]:
