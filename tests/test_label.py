@@ -222,6 +222,10 @@ def test_shards_that_do_not_belong_together(tmp_path):
         label(how, other, tmp_path / "cut.csv", tmp_path / "other_labels.h5")
         with pytest.raises(UserError, match=f"differ in their {what}"):
             joined([labels[0], tmp_path / "other_labels.h5"], [predictions[0], other])
+    moved = [(name, classes, bins ^ 1) for name, classes, bins in items[2:]]  # as many pixels of each class
+    other = write_shard(tmp_path / "other.h5", moved, (40, 60))
+    with pytest.raises(UserError, match=r"l1\.h5: is of another round, or of other predictions or another cut than"):
+        joined(labels, [predictions[0], other])
     other = write_shard(tmp_path / "other.h5", items[2:], (40, 60), classes=CLASSES[::-1])
     with pytest.raises(UserError, match="predicts"):
         joined(labels, [predictions[0], other])

@@ -24,6 +24,7 @@ from selftrain import locks
 from selftrain.errors import UserError
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
     import pandas as pd
 
 REFUSALS = {
@@ -194,6 +195,11 @@ def write_csv(path: Path | str, table: pd.DataFrame) -> None:
 def digest(value: Any) -> str:
     """Sixteen hex digits that tell JSON-like values apart."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def digest_array(values: npt.NDArray[Any]) -> str:
+    """Sixteen hex digits that tell arrays of one kind apart."""
+    return hashlib.sha256(values.tobytes()).hexdigest()[:16]
 
 
 def digest_file(path: Path | str) -> str:

@@ -39,9 +39,9 @@ def create_planes(file: h5py.File, count: int, canvas: tuple[int, int], branches
 
 
 def made_from(settings: LabelSettings, prediction: Predictions, cut: Path) -> str:
-    """What tells shards of one round, and of one model's predictions, from all others."""
-    of_model = [str(prediction.attributes.get(key, "")) for key in ("model", "mode")]
-    return artifacts.digest([settings.model_dump(mode="json"), of_model, artifacts.digest_file(cut)])
+    """What tells shards of one round, and of the same predictions, from all others."""
+    predicted = [str(prediction.attributes.get(key, "")) for key in ("model", "mode", "counted")]
+    return artifacts.digest([settings.model_dump(mode="json"), predicted, artifacts.digest_file(cut)])
 
 
 def write_images(file: h5py.File, names: Sequence[str], shapes: npt.NDArray[np.int32]) -> None:

@@ -210,7 +210,9 @@ def _together(settings: LabelSettings, shards: Sequence[Path], predictions: Sequ
     canvas, model = _only(canvases, "canvas"), _only(models, "model")
     _, least = _only(filters, "(branches, how many of them a filter asks for)")
     if strange:
-        raise UserError(f"{strange[0]}: is of another round, or of another cut than {cut}; run label again")
+        raise UserError(
+            f"{strange[0]}: is of another round, or of other predictions or another cut than {cut}; run label again"
+        )
     return Images(names, np.concatenate(shapes), np.sum(votes, 0), least, canvas, model, colors)
 
 

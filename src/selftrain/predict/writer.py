@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from selftrain import hdf5
+from selftrain import artifacts, hdf5
 from selftrain.agreement import least
 from selftrain.confidence import BINS
 from selftrain.predict.store import FORMAT
@@ -137,6 +137,7 @@ class PredictionWriter:
                 histogram = self._histogram.cpu().numpy()
                 votes = histogram.sum(1, keepdims=True) if self._votes.shape[1] == 1 else self._votes.cpu().numpy()
                 hdf5.write_histogram(self._file, histogram[:-1])
+                self._file.attrs["counted"] = artifacts.digest_array(histogram[:-1])
                 self._file["votes"] = votes[:-1]
 
 
