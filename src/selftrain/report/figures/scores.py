@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from selftrain.report.figures.style import DASHES, INK, MUTED, RULE, SERIES, STYLE, named_rows, single, spread
+from selftrain.report.figures.style import INK, LINES, MUTED, RULE, SERIES, STYLE, named_rows, single, spread
 
 
 def curves_figure(summary: pd.DataFrame) -> Figure:
@@ -30,7 +30,7 @@ def curves_figure(summary: pd.DataFrame) -> Figure:
         axes.set_ylim(low - room, high + room)
         lines = (high - low + 2 * room) / (height - 0.6)  # points of mIoU an inch
         for position, (name, place) in enumerate(zip(names, spread(ends, 0.155 * lines, low, high), strict=True)):
-            color, dash = SERIES[position % len(SERIES)], DASHES[position // len(SERIES) % len(DASHES)]
+            color, dash = LINES[position % len(LINES)]
             of, deviation = means[name].sort_index(), deviations[name].sort_index()
             axes.plot(of.index, of, color=color, linestyle=dash, linewidth=1.3, marker="o", markersize=3, clip_on=False)
             if deviation.notna().any():

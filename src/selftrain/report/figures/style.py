@@ -21,6 +21,8 @@ SERIES = ["#0072b2", "#d55e00", "#009e73", "#b0609a", "#a67c00", "#3a9bd0"]
 """Colors that the color-blind tell apart (after Okabe and Ito)."""
 DASHES = ["-", (0, (5, 2)), (0, (1.5, 1.5))]
 """Lines beyond as many as there are colors begin the colors anew, dashed."""
+LINES = [(color, dash) for dash in DASHES for color in SERIES]
+"""Color and dash of one line after the other."""
 VARIABLES = {INK: "--ink", MUTED: "--muted", RULE: "--rule"} | {c: f"--series-{i}" for i, c in enumerate(SERIES)}
 """The page's own names of these colors, so that figures turn dark with it."""
 WIDTH = 4.6

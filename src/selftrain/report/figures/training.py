@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib as mpl
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from selftrain.report.figures.style import MUTED, SERIES, STYLE, WIDTH, by_name, plain_log
+from selftrain.report.figures.style import LINES, MUTED, STYLE, WIDTH, by_name, plain_log
 
 SHARES = [
     "share_above_threshold",
@@ -39,10 +40,10 @@ def training_figure(curves: pd.DataFrame, terms: Sequence[str], limits: tuple[fl
         plain_log(losses.yaxis, "{:g}")
         losses.set_ylabel("loss")
         for axes in between:
-            _lines(axes, curves, shares, SERIES[len(terms) % len(SERIES) :] + SERIES)
+            _lines(axes, curves, shares, LINES[len(terms) % len(LINES) :] + LINES)
             axes.set_ylim(min(0.0, *curves[shares].min()), max(1.0, *curves[shares].max()))
             axes.set_ylabel("share")
-        _lines(rate, curves, ["learning_rate"], [MUTED])
+        _lines(rate, curves, ["learning_rate"], [(MUTED, "-")])
         rate.set_ylim(0)
         rate.set_ylabel("rate")
         rate.set_yticks([0, float(f"{curves.learning_rate.max():.1g}")])
@@ -54,17 +55,16 @@ def training_figure(curves: pd.DataFrame, terms: Sequence[str], limits: tuple[fl
         return figure
 
 
-def _lines(axes: Axes, curves: pd.DataFrame, terms: Sequence[str], colors: Sequence[str] = SERIES) -> None:
+def _lines(axes: Axes, curves: pd.DataFrame, terms: Sequence[str], lines: Sequence[tuple[str, Any]] = LINES) -> None:
     """A line per term, seed and round: nothing joins the rounds, so a jump is seen."""
     seeds = curves.seed.nunique()
     for _, of in curves.groupby(["seed", "round"], sort=False):
         for position, term in enumerate(terms):
             if term in of and of[term].notna().any():
-                color, alpha = colors[position % len(colors)], 1 if seeds == 1 else 0.6
+                color, dash = lines[position % len(lines)]
+                how = {"color": color, "linestyle": dash, "linewidth": 1.1, "alpha": 1 if seeds == 1 else 0.6}
                 known = of.dropna(subset=[term])  # where batches alternate, a row may lack one
-                axes.plot(
-                    known["at"], known[term], color=color, linewidth=1.1, alpha=alpha, label=term.replace("_", " ")
-                )
+                axes.plot(known["at"], known[term], label=term.replace("_", " "), **how)
 
 
 def _mark_rounds(losses: Axes, below: Sequence[Axes], curves: pd.DataFrame) -> None:
