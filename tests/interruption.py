@@ -205,7 +205,10 @@ class Pass:
                     moments[key] = now + self.draw.uniform(0, STEPS_SECONDS)
                 if now >= moments[key] and self.plan.get(job.kind or "") and len(self.kills) < self.most:
                     beside = sorted(other.kind or "" for one, other in running.items() if one != key)
-                    return self._kill(snakemake, job, now - seen[key], beside)
+                    try:
+                        return self._kill(snakemake, job, now - seen[key], beside)
+                    except ProcessLookupError:
+                        continue  # it ended by itself meanwhile
             time.sleep(0.1)
         return None
 
@@ -217,13 +220,14 @@ class Pass:
 
     def _kill(self, snakemake: subprocess.Popen, job: Process, after: float, beside: list[str]) -> Kill:
         assert job.kind is not None
-        way = self.plan[job.kind].pop()
+        way = self.plan[job.kind][-1]
         if way.endswith("job"):
             os.kill(job.pid, SIGNALS[way])
         elif way == "SIGKILL snakemake":
             os.kill(snakemake.pid, SIGNALS[way])
         else:
             os.killpg(snakemake.pid, SIGNALS[way])
+        self.plan[job.kind].pop()
         kill = Kill(**self.about, job=job.kind, way=way, after=round(after, 2), pid=job.pid, beside=" ".join(beside))
         try:
             snakemake.wait(180)
@@ -232,7 +236,7 @@ class Pass:
             os.killpg(snakemake.pid, signal.SIGKILL)
             snakemake.wait()
         if way != "SIGKILL snakemake":
-            for _ in range(100):
+            for _ in range(600):
                 if not (left := [one for one in processes() if one.session == snakemake.pid]):
                     break
                 time.sleep(0.1)

@@ -6,7 +6,6 @@ import random
 import signal
 import subprocess
 import sys
-import threading
 import time
 
 import pytest
@@ -16,6 +15,7 @@ from selftrain.devices import VISIBLE, _leased, _visible_ids, leased_device
 from selftrain.errors import UserError
 
 fork = multiprocessing.get_context("fork")
+sleep = time.sleep
 
 
 class Holder:
@@ -23,15 +23,19 @@ class Holder:
 
     def __init__(self, ids, count, folder, child=None):
         self.told, theirs = fork.Pipe()
+        self.waits = fork.Event()
+        """Set once it has the turn, and too few devices are free."""
         self.process = fork.Process(target=self._hold, args=(ids, count, folder, theirs, child))
         self.process.start()
 
-    @staticmethod
-    def _hold(ids, count, folder, told, child):
+    def _hold(self, ids, count, folder, told, child):
+        devices.time.sleep = lambda seconds: (self.waits.set(), sleep(0.01))
         with _leased(ids, count, folder) as own:
             if child is not None:
-                process = fork.Process(target=child)
+                ready = fork.Event()
+                process = fork.Process(target=child, args=(ready,))
                 process.start()
+                assert ready.wait(30)
                 told.send(process.pid)
             told.send(own)
             told.recv()
@@ -49,9 +53,7 @@ class Holder:
 
 
 @pytest.fixture
-def hold(tmp_path, monkeypatch):
-    wait = devices.time.sleep
-    monkeypatch.setattr(devices.time, "sleep", lambda seconds: wait(0.01))
+def hold(tmp_path):
     holders = []
 
     def start(ids=("0", "1"), count=1, child=None):
@@ -67,7 +69,7 @@ def test_each_job_has_a_device_of_its_own_and_others_wait(hold):
     first, second = hold(), hold()
     assert {*first.own(), *second.own()} == {"0", "1"}
     third = hold()
-    assert third.own(timeout=0.3) is None
+    assert third.waits.wait(30) and third.own(timeout=0) is None
     first.let_go()
     assert third.own() in (["0"], ["1"])
 
@@ -76,7 +78,7 @@ def test_a_job_of_two_devices_is_not_overtaken_by_those_of_one(hold):
     first, second = hold(), hold()
     assert first.own() and second.own()
     both = hold(count=2)
-    assert both.own(timeout=0.3) is None
+    assert both.waits.wait(30) and both.own(timeout=0) is None
     later = hold()
     first.let_go()
     assert later.own(timeout=0.3) is None, "the device that is free is for who asked first"
@@ -89,8 +91,8 @@ def test_a_job_of_two_devices_is_not_overtaken_by_those_of_one(hold):
 def test_a_killed_job_gives_its_devices_back_also_while_it_waits_for_more(hold):
     first = hold()
     assert first.own() == ["0"]
-    both = hold(count=2)  # has one, waits for the other, and has the turn
-    assert both.own(timeout=0.3) is None
+    both = hold(count=2)
+    assert both.waits.wait(30), "has one, waits for the other, and has the turn"
     both.kill()
     other = hold()
     assert other.own() == ["1"]
@@ -98,24 +100,24 @@ def test_a_killed_job_gives_its_devices_back_also_while_it_waits_for_more(hold):
     assert hold().own() == ["0"]
 
 
-def sleep():
-    threading.Event().wait(60)
+def work_on(ready):
+    ready.set()
+    sleep(60)
 
 
-def let_go_and_sleep():
+def let_go_and_work_on(ready):
     locks.let_go()
-    sleep()
+    work_on(ready)
 
 
 def test_a_child_that_may_still_work_keeps_the_device_of_a_killed_job_and_a_reader_does_not(hold):
-    for child, free in ((sleep, False), (let_go_and_sleep, True)):
+    for child, free in ((work_on, False), (let_go_and_work_on, True)):
         first = hold(["0"], child=child)
         pid = first.own()
         assert first.own() == ["0"]
-        threading.Event().wait(0.2)  # until the reader has let go
         first.kill()
         waiting = hold(["0"])
-        assert (waiting.own(timeout=0.5) == ["0"]) == free
+        assert waiting.own() == ["0"] if free else waiting.waits.wait(30)
         os.kill(pid, signal.SIGKILL)
         assert free or waiting.own() == ["0"]
         waiting.kill()
@@ -155,7 +157,7 @@ def test_many_jobs_of_one_to_three_devices_never_share_one_and_never_wait_for_ev
     for job in draw.sample(jobs, killed):
         time.sleep(draw.random() * 0.3)
         job.kill()
-    ended = [job.communicate(timeout=60) for job in jobs]
+    ended = [job.communicate(timeout=300) for job in jobs]
     finished = [out for out, _ in ended if out.strip() == b"done"]
     assert len(finished) >= len(jobs) - killed, [error.decode() for _, error in ended]
 
