@@ -105,7 +105,7 @@ def test_every_file_is_documented_as_it_is(ran):
 
 
 def test_the_page_draws_as_losses_what_is_a_term_of_the_loss_alone(ran):
-    losses = {"labeled", "pseudo_labeled", "mixed", "unlabeled", "labeled_classes", "pseudo_labeled_classes"}
+    losses = {"labeled", "pseudo_labeled", "mixed", "pasted", "unlabeled", "labeled_classes", "pseudo_labeled_classes"}
     for file in ran.folder.glob("results/tiny/**/train.csv"):
         assert set(pd.read_csv(file)) - set(NOT_LOSSES) <= losses, file
 

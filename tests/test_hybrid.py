@@ -35,7 +35,7 @@ OPEN, IGNORE = 254, 255
 
 
 def make(file=None, layouts=None, round=1, **told):
-    told = {"strong": STILL} | told
+    told = {"strong": STILL, "forwards": "separate"} | told
     return Hybrid(HybridSettings(**told), Given(CLASSES, place=(5, round), pseudo_labels=file, layouts=layouts))
 
 
@@ -89,9 +89,9 @@ def test_nobody_asks_a_teacher_without_fill():
 
 @pytest.mark.parametrize("across", ["target_to_target", SOURCE])
 def test_the_loss_is_that_of_labels_and_of_mixtures(across):
-    """Against a loop over pixels."""
+    """Against a loop over pixels; what is pasted from labeled images has a mean of its own."""
     step = scene(anchored())
-    algorithm = make(across=across, fill=True, weight=0.7)
+    algorithm = make(across=across, fill=True, weight=0.7, pasted_weight=0.3)
     loss = algorithm.loss(step)
     labeled, unlabeled = step.batches["labeled"], step.batches["anchored"]
     taught, _ = algorithm.teach(scene(anchored()), unlabeled)
@@ -99,21 +99,23 @@ def test_the_loss_is_that_of_labels_and_of_mixtures(across):
     below = [1, 2, 0]
     if across == SOURCE:
         pasted_images, pasted_labels = labeled.images, labeled.labels
-        weights, below = torch.full_like(taught.weights, 0.7), [0, 1, 2]
+        weights, below = torch.full_like(taught.weights, 0.3), [0, 1, 2]
     mask = class_mask(pasted_labels, CLASSES, 0.5, (*PLACE, "mixing", 7))
     said = step.student.answers[1].detach().log_softmax(1)
-    total, count = 0.0, 0
+    terms = {name: [] for name in (["mixed", "pasted"] if across == SOURCE else ["mixed"])}
     for item, *at in np.ndindex(mask.shape):
         source, of = (pasted_labels, item) if mask[item, *at] else (taught.labels, below[item])
         factor = (weights if mask[item, *at] else taught.weights)[of, *at]
         seen = (pasted_images if mask[item, *at] else taught.images)[of, :, *at]
         assert torch.equal(step.student.shown[1][item, :, *at], seen)
         if (target := int(source[of, *at])) != IGNORE:
-            total, count = total - float(factor * said[item, target, *at]), count + 1
-    assert loss.terms["mixed"].item() == pytest.approx(total / count, rel=1e-5)
+            term = terms["pasted" if mask[item, *at] and across == SOURCE else "mixed"]
+            term.append(-float(factor * said[item, target, *at]))
     answer = step.student.answers[0].detach()
-    expected = torch.nn.functional.cross_entropy(answer, labeled.labels.long(), ignore_index=IGNORE)
-    assert loss.terms["labeled"].item() == pytest.approx(expected.item(), rel=1e-5)
+    expected = torch.nn.functional.cross_entropy(answer, labeled.labels.long(), ignore_index=IGNORE).item()
+    assert loss.terms.keys() == {"labeled", *terms} and all(terms.values())
+    for name, value in {"labeled": expected, **{name: np.mean(each) for name, each in terms.items()}}.items():
+        assert loss.terms[name].item() == pytest.approx(value, rel=1e-5)
 
 
 def test_pairs_are_pasted_onto_each_other():

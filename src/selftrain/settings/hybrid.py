@@ -43,8 +43,12 @@ class HybridSettings(MixtureSettings):
     """Offline: mixed images whose labels come from the round's file, the anchors (thesis section 5.3.2)."""
 
     name: Literal["hybrid"] = "hybrid"
+    forwards: Literal["separate", "joint"] = "joint"
+    """Whether batch-norm sees labeled and mixed images together, as where rounds mix nothing, or each alone."""
     weight: NotNegative = 1.0
-    """Of the mixed images' loss."""
+    """Of the loss of mixed images, without what is pasted from labeled ones."""
+    pasted_weight: NotNegative = 0.5
+    """Of the loss of what is pasted from labeled images, whose labels count in a term of their own already."""
     rare_classes: OnOrOff[RareClassSettings] = None
     """Paste rare classes more often; of `mixing: classmix` alone."""
     alike: OnOrOff[AlikeSettings] = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from selftrain import randomness
+from selftrain.settings.data import IGNORE
 from selftrain.settings.mixing import ClassMixSettings, CowMixSettings, CutMixSettings, Mixing
 
 Place = tuple[int | str, ...]
@@ -43,6 +44,10 @@ class Pixels:
         """With every tensor changed."""
         soft = None if self.probabilities is None else change(self.probabilities)
         return Pixels(change(self.images), change(self.labels), change(self.weights), soft)
+
+    def only(self, where: Tensor) -> Pixels:
+        """All others than those `where` (bool (B, h, w)) are ignored."""
+        return replace(self, labels=torch.where(where, self.labels, IGNORE))
 
     def pasted_onto(self, below: Pixels, mask: Tensor) -> Pixels:
         """Item by item these pixels where `mask` (bool (B, h, w)) is set, those of `below` elsewhere (eq. 2.10)."""

@@ -19,7 +19,7 @@ from selftrain.settings.data import IGNORE, OPEN
 from selftrain.settings.hybrid import HybridSettings
 from selftrain.train import processes
 from selftrain.train.algorithms import Given, Step
-from selftrain.train.algorithms.mixed import Mixed
+from selftrain.train.algorithms.mixed import Mixed, Mixture
 from selftrain.train.anchors import Growing, Pairs, Partners, Pasted, roots
 from selftrain.train.losses import at_size
 from selftrain.train.mixing import Pixels, Place
@@ -80,9 +80,16 @@ class Hybrid(Mixed[HybridSettings]):
         return Pixels(unlabeled.images, labels, weights * self.settings.weight), facts
 
     def true(self, labeled: Batch, taught: Pixels) -> Pixels:
-        """Labeled images count as the file does."""
-        weights = torch.full_like(labeled.labels, self.settings.weight, dtype=torch.float32)
+        """Labeled images have a weight of their own where they are pasted."""
+        weights = torch.full_like(labeled.labels, self.settings.pasted_weight, dtype=torch.float32)
         return Pixels(labeled.images, labeled.labels, weights)
+
+    def parts(self, mixture: Mixture) -> dict[str, Pixels]:
+        """What labeled images say has a term of its own: in one mean, labels that count already would take most of it,
+        since they are whole and the file's are few."""
+        if not self.settings.pastes_labeled:
+            return super().parts(mixture)
+        return {"mixed": mixture.mixed.only(~mixture.mask), "pasted": mixture.mixed.only(mixture.mask)}
 
     def mixed_loss(self, logits: Tensor, mixed: Pixels) -> Tensor:
         """Weighted cross-entropy."""

@@ -69,19 +69,21 @@ class Mixed(Algorithm, Generic[Told]):
     def mixed_loss(self, logits: Tensor, mixed: Pixels) -> Tensor:
         """The weighted loss of mixed images."""
 
+    def parts(self, mixture: Mixture) -> dict[str, Pixels]:
+        """What each term of mixed images is the mean over: of one term, all of them."""
+        return {"mixed": mixture.mixed}
+
     def loss(self, step: Step) -> Loss:
-        """Two terms: labeled and mixed."""
+        """One term of labeled images, and those of mixed ones."""
         labeled, unlabeled = step.batches["labeled"], step.batches[self.unlabeled]
         taught, facts = self.teach(step, unlabeled)
         mixture = self.mix(taught, step.batches.get("pasted", labeled), step.number)
-        mixed = mixture.mixed.each(processes.own)
-        seen = self.augment(mixed.images, step.number)
+        seen = self.augment(processes.own(mixture.mixed.images), step.number)
         of_labeled, of_mixed = self.ask(step.student, labeled.images, seen)
         labeled_loss = partial(self.given.cross_entropy, labels=labeled.labels)
-        terms = {
-            "labeled": of_outputs(labeled_loss, of_labeled),
-            "mixed": of_outputs(partial(self.mixed_loss, mixed=mixed), of_mixed),
-        }
+        terms = {"labeled": of_outputs(labeled_loss, of_labeled)}
+        for name, part in self.parts(mixture).items():
+            terms[name] = of_outputs(partial(self.mixed_loss, mixed=part.each(processes.own)), of_mixed)
         valid = mixture.mixed.labels != IGNORE
         weight = (mixture.mixed.weights * valid).sum() / valid.sum().clamp(min=1)
         return Loss(terms, facts | {"mixed_weight": weight}, _example(mixture, seen))
