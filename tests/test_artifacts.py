@@ -4,6 +4,7 @@ import errno
 import fcntl
 import multiprocessing
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -162,14 +163,17 @@ def test_a_lock_waits_tells_for_whom_and_is_removed(tmp_path, caplog):
     killed = threading.Event()  # not is_alive(): a dying process gives its locks back before its parent can know
 
     def kill():
+        while "waiting for its end" not in caplog.text:
+            time.sleep(0.01)
+        time.sleep(0.5)
         killed.set()
         holder.kill()
 
-    threading.Timer(0.5, kill).start()
+    threading.Thread(target=kill, daemon=True).start()
     with locks.alone(path, "the job"):
         assert killed.is_set()
     holder.join()
-    assert f"the job: process {holder.pid} on " in caplog.text and "waiting for its end" in caplog.text
+    assert f"the job: process {holder.pid} on " in caplog.text
     assert names(tmp_path) == []
 
 
@@ -195,10 +199,14 @@ def test_two_jobs_with_one_log_run_one_after_the_other(tmp_path):
     orphan = subprocess.Popen(command)
     while not (tmp_path / ".drawn.unfinished").exists():
         time.sleep(0.05)
+    orphan.send_signal(signal.SIGSTOP)
     (tmp_path / "settings.json").write_text('{"domain": "real", "count": 2, "seed": 2, "size": [32, 64]}')
-    next_run = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    next_run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    told = next(line for line in next_run.stderr if "waiting for its end" in line)
+    orphan.send_signal(signal.SIGCONT)
+    next_run.communicate(timeout=300)
     assert orphan.wait() == 0 and next_run.returncode == 0
-    assert f"the job: process {orphan.pid} on " in next_run.stderr
+    assert f"the job: process {orphan.pid} on " in told
     assert len(list((tmp_path / "drawn/images").iterdir())) == 2
     assert names(tmp_path) == ["draw.log", "drawn", "settings.json"]
 
