@@ -116,6 +116,9 @@ def test_the_loss_is_that_of_labels_and_of_mixtures(across):
     assert loss.terms.keys() == {"labeled", *terms} and all(terms.values())
     for name, value in {"labeled": expected, **{name: np.mean(each) for name, each in terms.items()}}.items():
         assert loss.terms[name].item() == pytest.approx(value, rel=1e-5)
+    if across == SOURCE:
+        weights = taught.weights[(taught.labels != IGNORE) & ~mask]
+        assert loss.facts["mixed_weight"].item() == pytest.approx(weights.mean().item())
 
 
 def test_pairs_are_pasted_onto_each_other():

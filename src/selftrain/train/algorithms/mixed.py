@@ -70,7 +70,7 @@ class Mixed(Algorithm, Generic[Told]):
         """The weighted loss of mixed images."""
 
     def parts(self, mixture: Mixture) -> dict[str, Pixels]:
-        """What each term of mixed images is the mean over: of one term, all of them."""
+        """What each term of mixed images is the mean over; one of them is `mixed`, here of all pixels."""
         return {"mixed": mixture.mixed}
 
     def loss(self, step: Step) -> Loss:
@@ -82,10 +82,11 @@ class Mixed(Algorithm, Generic[Told]):
         of_labeled, of_mixed = self.ask(step.student, labeled.images, seen)
         labeled_loss = partial(self.given.cross_entropy, labels=labeled.labels)
         terms = {"labeled": of_outputs(labeled_loss, of_labeled)}
-        for name, part in self.parts(mixture).items():
+        parts = self.parts(mixture)
+        for name, part in parts.items():
             terms[name] = of_outputs(partial(self.mixed_loss, mixed=part.each(processes.own)), of_mixed)
-        valid = mixture.mixed.labels != IGNORE
-        weight = (mixture.mixed.weights * valid).sum() / valid.sum().clamp(min=1)
+        valid = parts["mixed"].labels != IGNORE
+        weight = (parts["mixed"].weights * valid).sum() / valid.sum().clamp(min=1)
         return Loss(terms, facts | {"mixed_weight": weight}, _example(mixture, seen))
 
     def mix(self, taught: Pixels, labeled: Batch, number: int) -> Mixture:
