@@ -46,6 +46,7 @@ CLAIMS = (
     Claim("anchors", "dars-sisc", "ours"),
     *(Claim("anchors", f"anchors-{other}", "ours") for other in ("unmixed", "within", "apart")),
     *(Claim(f"anchors-{part}", "anchors", "ours") for part in ("rare", "alike", "fill", "reliable")),
+    Claim("hybrid", "hybrid-fill", "ours"),
     Claim("dars", "cbst", "DARS Table 4", 2.44),
     Claim("cbst", "st", "DARS Table 4", 0.61),
     Claim("dars", "da", "DARS Table 4"),
