@@ -1,4 +1,5 @@
 # data: draw what is built in, verify every file, list each split, count what the labeled ones show, check a review.
+# All of it has priority over what is long: else a task's first training could be the last of a run to begin, alone.
 
 
 rule draw:
@@ -6,6 +7,7 @@ rule draw:
         directory(f"{RESULTS}/{{task}}/data/{{split}}/drawn"),
     log:
         f"{RESULTS}/logs/{{task}}/data/draw-{{split}}.log",
+    priority: 2
     conda:
         ENVIRONMENT
     params:
@@ -24,6 +26,7 @@ checkpoint check:
         f"{RESULTS}/{{task}}/data/checked.csv",
     log:
         f"{RESULTS}/logs/{{task}}/data/check.log",
+    priority: 2
     conda:
         ENVIRONMENT
     params:
@@ -47,6 +50,7 @@ rule list:
         f"{RESULTS}/{{task}}/data/{{split}}/images.csv",
     log:
         f"{RESULTS}/logs/{{task}}/data/list-{{split}}.log",
+    priority: 2
     conda:
         ENVIRONMENT
     params:
@@ -84,6 +88,7 @@ rule statistics:
         statistics=f"{RESULTS}/{{task}}/data/{{split}}/statistics.h5",
     log:
         f"{RESULTS}/logs/{{task}}/data/statistics-{{split}}.log",
+    priority: 2
     conda:
         ENVIRONMENT
     params:

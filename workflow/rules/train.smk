@@ -40,6 +40,7 @@ rule train:
 use rule train as pretrain with:
     wildcard_constraints:
         model=r"pretrained/[A-Za-z0-9_-]+/seed-\d+",
+    priority: 2
     cache: True
 
 
