@@ -48,7 +48,8 @@ class HybridSettings(MixtureSettings):
     weight: NotNegative = 1.0
     """Of the loss of mixed images, without what is pasted from labeled ones."""
     pasted_weight: NotNegative = 0.5
-    """Of the loss of what is pasted from labeled images, whose labels count in a term of their own already."""
+    """Of the loss of what is pasted from labeled images, whose labels count in a term of their own already; of `across:
+    source_to_target` alone."""
     rare_classes: OnOrOff[RareClassSettings] = None
     """Paste rare classes more often; of `mixing: classmix` alone."""
     alike: OnOrOff[AlikeSettings] = None
