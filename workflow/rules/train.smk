@@ -40,8 +40,8 @@ rule train:
 use rule train as pretrain with:
     wildcard_constraints:
         model=r"pretrained/[A-Za-z0-9_-]+/seed-\d+",
-    priority: 2
     cache: True
+    priority: 2
 
 
 # The same, for what learns from unlabeled images step by step, and keeps some examples.
