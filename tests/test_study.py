@@ -279,7 +279,7 @@ def test_what_a_claim_is_worth(study):
     from claims import verdict
 
     assert verdict(np.array([])) == "not yet run"
-    assert verdict(np.array([3.0])) == "one seed"
+    assert verdict(np.array([3.0])) == "one pair"
     assert verdict(np.array([2.0, 2.5, 3.0])) == "holds"
     assert verdict(np.array([-2.0, -2.5, -3.0])) == "does not hold"
     assert verdict(np.array([2.0, -1.0, 0.5])) == "within noise"
@@ -315,3 +315,24 @@ def test_tables_tell_gain_and_gap_by_seed(study):
     assert "6 of 10 rows are measured, in 12 CPU-minutes and 0 GPU-minutes." in text
     line = re.search(r"^\| cbst \|.*", text, re.MULTILINE).group()
     assert line == "| cbst | 2 | 40.0 ± 14.1 | 40.0 ± 14.1 | +15.0 ± 7.1 | 38 ± 18 % | 50.0 ± 0.0 |  |  | 2.0 |"
+
+
+def test_claims_are_told_by_task_and_of_all_tasks_together(study):
+    import tables
+    from claims import Claim
+
+    scores = {"one": ([0.30, 0.34], [0.29, 0.31]), "two": ([0.52], [0.50])}  # better and worse, by seed
+    rows = [
+        {"task": task, "experiment": name, "seed": seed, "val_miou": score, "test_miou": 0.1}
+        for task, both in scores.items()
+        for name, of_name in zip(("better", "worse"), both, strict=True)
+        for seed, score in enumerate(of_name)
+    ]
+    rows.append({"task": "alone", "experiment": "better", "seed": 0, "val_miou": 0.9, "test_miou": 0.9})
+    lines = list(tables._claim_lines(Claim("better", "worse", "ours", column="val_miou"), pd.DataFrame(rows)))
+    assert [line.split(" | ", 3)[3] for line in lines] == [
+        "one | 2 | +2.0 ± 1.4 | within noise |",
+        "two | 1 | +2.0 | one pair |",
+        "all | 3 | +2.0 ± 1.0 | holds |",
+    ]
+    assert all(line.startswith("| better > worse: val | ours |  | ") for line in lines)

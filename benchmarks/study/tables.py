@@ -15,6 +15,13 @@ from selftrain.report.figures.style import svg
 
 BEGIN = "<!-- The study's tables: `python benchmarks/study --update` writes what is between here and the end. -->"
 REFERENCES = ("start", "oracle")
+WHAT = {
+    "test_miou": "",
+    "val_miou": ": val",
+    "pseudo_labels_kl": ": KL",
+    "pseudo_labels_right": ": pseudo-labels right",
+}
+"""What a claim compares, by the column that it is in."""
 END = "<!-- The end of the study's tables. -->"
 
 
@@ -115,22 +122,23 @@ def _mean(values: pd.Series, *, form: str = ".1f", deviation: bool = True, unit:
 
 
 def _claims_table(table: pd.DataFrame) -> str:
-    lines = ["| claim | where | published | task | seeds | difference | |", "|---|---|---|---|---|---|---|"]
+    lines = ["| claim | where | published | task | pairs | difference | |", "|---|---|---|---|---|---|---|"]
     return "\n".join([*lines, *(line for claim in CLAIMS for line in _claim_lines(claim, table))])
 
 
 def _claim_lines(claim: Claim, table: pd.DataFrame) -> Iterator[str]:
-    """A line for each task that has both experiments."""
-    in_percent = claim.column != "pseudo_labels_kl"
-    what = {"test_miou": "", "pseudo_labels_kl": ": KL", "pseudo_labels_right": ": pseudo-labels right"}[claim.column]
+    """A line for each task that has both experiments, and one of all of them together."""
+    form, factor = ("+.2g", 1) if claim.column == "pseudo_labels_kl" else ("+.1f", 100)
     published = "" if claim.published is None else f"+{claim.published:g}"
+    name = f"{claim.better} {'>' if claim.sign > 0 else '<'} {claim.worse}{WHAT[claim.column]}"
+    by_task = {}
     for task, of_task in table.groupby("task", sort=False):
-        pair = [_by_seed(of_task, name)[claim.column] for name in (claim.better, claim.worse)]
-        if pair[0].empty or pair[1].empty:
-            continue
-        differences = (pair[0] - pair[1]).dropna().astype(float) * (100 if in_percent else 1)
+        better, worse = (_by_seed(of_task, one)[claim.column] for one in (claim.better, claim.worse))
+        if len(better) and len(worse):
+            by_task[str(task)] = factor * (better - worse).dropna().astype(float)
+    if len(by_task) > 1:
+        by_task["all"] = pd.concat(by_task.values())
+    for task, differences in by_task.items():
         told = verdict(claim.sign * differences.to_numpy(dtype=np.float64))
-        mean = _mean(differences, form="+.1f" if in_percent else "+.2g")
-        than = ">" if claim.sign > 0 else "<"
-        name = f"{claim.better} {than} {claim.worse}{what}"
+        mean = _mean(differences, form=form)
         yield f"| {name} | {claim.source} | {published} | {task} | {len(differences)} | {mean} | {told} |"
