@@ -176,6 +176,12 @@ def png(path: Path, pixels: Any, mode: str | None = None, **options: Any) -> Non
     (picture if mode is None else picture.convert(mode)).save(path, **options)
 
 
+def hidden(root: Path) -> None:
+    (root / "hidden").mkdir()
+    (root / "hidden/list.txt").write_text("a.png\n")
+    (root / "hidden").chmod(0)
+
+
 def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-40])
 
@@ -203,6 +209,8 @@ def bomb(path: Path) -> dict[str, Any]:
     return {"tasks.tiny.pixels": {"limit": 1}}
 
 
+POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 6\n%%EndComments\nshowpage\n"
+"""For which Pillow would start Ghostscript."""
 COLOR = np.full((6, 8, 3), 90, np.uint8)
 IMAGE, LABEL = "labeled/images/labeled-0.png", "labeled/labels/labeled-0.png"
 DATA: dict[str, tuple[Callable[[Path], Any], tuple[str, ...]]] = {
@@ -224,6 +232,19 @@ DATA: dict[str, tuple[Callable[[Path], Any], tuple[str, ...]]] = {
     "a truncated image": (lambda root: cut(root / IMAGE), (IMAGE, "not readable as an image")),
     "text for an image": (lambda root: (root / IMAGE).write_text("text"), (IMAGE, "not readable as an image")),
     "a pickle for an image": (lambda root: (root / IMAGE).write_bytes(pickle.dumps(Code())), (IMAGE, "not readable")),
+    "a pipe for an image": (
+        lambda root: (os.mkfifo(root / "pipe.png"), listed(root, "pipe.png"))[1],
+        ("unlabeled: ", "pipe.png: a pipe, not a file"),
+    ),
+    "a program for an image": (
+        lambda root: (root / IMAGE).write_bytes(POSTSCRIPT),
+        (IMAGE, "not readable as an image", "cannot identify"),
+    ),
+    "a line that is too long": (lambda root: listed(root, "a" * 5000), ("unlabeled: ", "aaa", "File name too long")),
+    "a list that may not be read": (
+        lambda root: (hidden(root), {"tasks.tiny.unlabeled": {"list": "hidden/list.txt"}})[1],
+        ("hidden/list.txt: not readable as a list", "Permission denied"),
+    ),
     "CMYK": (
         lambda root: png(root / "labeled/images/labeled-0.png", COLOR, "CMYK", format="jpeg"),
         ("CMYK", "8-bit RGB or gray is needed"),
@@ -717,6 +738,31 @@ def test_a_strangers_model_runs_no_code(command, tmp_path, refused, monkeypatch)
     refused(command, "model.safetensors", *arguments[command], *others, told=told, outputs=outputs)
     remade("model.safetensors", {"model": {"module": "tiny:network"}})
     assert command == "export" or call(command, "model.safetensors", *arguments[command], *others) == 0
+
+
+OPTIONS = {
+    "predict": [
+        *(["--size", *pair] for pair in (("0", "0"), ("-1", "5"))),
+        *(["--scale", one] for one in ("0", "-1", "nan", "inf")),
+        *(["--patch", *pair] for pair in (("0", "0"), ("8", "-8"))),
+        ["--patch", "8", "8", "--patches", "0"],
+        ["--limit", "0"],
+    ],
+    "export": [["--size", "-3", "4"]],
+    "show": [["--image", "a.png", "--limit", "0"]],
+}
+
+
+@pytest.mark.parametrize(("command", "options"), [(one, each) for one, of in OPTIONS.items() for each in of])
+def test_options(command, options, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    tiny.save_model(tmp_path / "model.safetensors")
+    Image.fromarray(COLOR).save("a.png")
+    images = ["a.png"] if command == "predict" else []
+    assert call(command, "model.safetensors", *images, "-o", "out", "--own-code", "tiny:network", *options) == 2
+    said = capsys.readouterr().err
+    assert f"Invalid value for '{options[-2] if len(options) != 3 else options[0]}'" in said and "Traceback" not in said
+    assert not Path("out").exists()
 
 
 # What the system refuses.

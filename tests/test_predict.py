@@ -256,9 +256,18 @@ def test_what_is_wrong_with_a_folder_is_told(tmp_path, model, folder):
 @pytest.mark.parametrize("which", ["", "a.png"])
 def test_masks_do_not_take_the_place_of_the_images(model, folder, which):
     before = (folder / "a.png").read_bytes()
-    with pytest.raises(UserError, match="would take the place of the images"):
+    with pytest.raises(UserError, match="would take the place of images"):
         predict_folder(model, folder / which, folder / "deep" / "..", SINGLE)
     assert (folder / "a.png").read_bytes() == before
+
+
+def test_masks_do_not_lie_among_the_images(model, folder):
+    """In a folder below, where they could have an image's name, and would be predicted, too, the next time."""
+    before = {path: path.read_bytes() for path in folder.rglob("*.*")}
+    with pytest.raises(UserError, match="would take the place of images, or be taken for some"):
+        predict_folder(model, folder, folder / "deep" / "masks", SINGLE)
+    assert {path: path.read_bytes() for path in folder.rglob("*.*")} == before
+    assert not (folder / "deep" / "masks").exists()
 
 
 class Reshaping(nn.Module):

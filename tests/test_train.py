@@ -270,6 +270,25 @@ def test_killed_at_random_steps_it_ends_the_same(run, kill, monkeypatch, pseudo_
     assert list(whole.resume.iterdir()) == []
 
 
+@pytest.mark.parametrize("damage", ["emptied", "cut", "replaced"])
+def test_a_broken_checkpoint_is_told_and_the_training_begins_anew(
+    run, kill, monkeypatch, caplog, pseudo_labeled, damage
+):
+    monkeypatch.setattr(stage, "LOGGED_EVERY", 3)
+    settings = tiny.stage("self_training", steps=8)
+    whole = run("whole", settings, **pseudo_labeled)
+    kill(5)
+    with pytest.raises(tiny.Killed):
+        run("killed", settings, MachineSettings(checkpoint_seconds=0), **pseudo_labeled)
+    (state,) = whole.resume.glob("*/state.pt")
+    content = state.read_bytes()
+    state.write_bytes({"emptied": b"", "cut": content[: len(content) // 2], "replaced": bytes(range(256))}[damage])
+    kill()
+    run("killed", settings, **pseudo_labeled)
+    assert f"{state}: not readable" in caplog.text and "the training begins anew" in caplog.text
+    assert (whole.model.parent.parent / "killed/model.safetensors").read_bytes() == whole.model.read_bytes()
+
+
 def test_a_checkpoint_is_used_and_only_for_the_same_training(run, kill, caplog, tmp_path, labeled):
     settings = tiny.stage(steps=25)
     kill(13)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import sys
 from pathlib import Path
@@ -69,16 +70,28 @@ def plan(
     print_table(table, remarks, csv=csv, json=json)
 
 
+def _positive(given: Any) -> Any:
+    """A number, or several, of which each is one that a size or a scale may be."""
+    numbers = given if isinstance(given, list | tuple) else [] if given is None else [given]
+    if wrong := [number for number in numbers if not 0 < number < math.inf]:
+        raise typer.BadParameter(f"{wrong[0]} should be more than 0")
+    return given
+
+
 @app.command()
 def predict(
     model: Annotated[Path, typer.Argument(help="A model.safetensors.")],
     images: Annotated[Path, typer.Argument(help="An image, or a folder of images.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder of masks.")],
-    size: Annotated[tuple[int, int] | None, typer.Option(help="Working height and width.")] = None,
+    size: Annotated[tuple[int, int] | None, typer.Option(callback=_positive, help="Working height and width.")] = None,
     flip: Annotated[bool, typer.Option(help="Average with the mirrored image.")] = False,
-    scale: Annotated[list[float] | None, typer.Option(help="Average over scales; repeatable.")] = None,
-    patch: Annotated[tuple[int, int] | None, typer.Option(help="Average over random patches of this size.")] = None,
-    patches: Annotated[int, typer.Option(help="How many of them.")] = 50,
+    scale: Annotated[
+        list[float] | None, typer.Option(callback=_positive, help="Average over scales; repeatable.")
+    ] = None,
+    patch: Annotated[
+        tuple[int, int] | None, typer.Option(callback=_positive, help="Average over random patches of this size.")
+    ] = None,
+    patches: Annotated[int, typer.Option(min=1, help="How many of them.")] = 50,
     confidence: Annotated[bool, typer.Option(help="Write confidence beside each mask.")] = False,
     agreement: Annotated[bool, typer.Option(help="Write the agreement of branches beside each mask.")] = False,
     overlay: Annotated[bool, typer.Option(help="Write the image under the classes' colors beside each mask.")] = False,
@@ -101,7 +114,8 @@ def export(
     model: Annotated[Path, typer.Argument(help="A model.safetensors.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The ONNX file.")],
     size: Annotated[
-        tuple[int, int] | None, typer.Option(help="The one height and width it takes; any unless said.")
+        tuple[int, int] | None,
+        typer.Option(callback=_positive, help="The one height and width it takes; any unless said."),
     ] = None,
     own_code: OwnCode = None,
 ) -> None:
@@ -152,12 +166,13 @@ def show(
     output: Annotated[Path, typer.Option("--output", "-o", help="The picture.")],
     image: Annotated[str | None, typer.Option(help="Its name in the file (or the first); of a model, a file.")] = None,
     table: Annotated[Path | None, typer.Option(help="The images.csv that says where the photos are.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Million pixels a photo may have.")] = 200,
     own_code: OwnCode = None,
 ) -> None:
     """Draw an image, its classes, their confidence and the agreement of branches side by side."""
     from selftrain.show import show as draw
 
-    draw(file, output, image=image, table=table, own_code=own_code or False)
+    draw(file, output, image=image, table=table, limit=limit, own_code=own_code or False)
 
 
 @app.command("score")
@@ -232,7 +247,8 @@ def main() -> None:
     # Before h5py is imported. HDF5 would lock what it opens, which not every shared file system can, and which nothing
     # here needs: a file is written under a temporary name, and never again once it has its own.
     os.environ.setdefault("HDF5_USE_FILE_LOCKING", "FALSE")
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s", stream=sys.stderr)
+    logging.basicConfig(format="%(levelname)s: %(message)s", stream=sys.stderr)
+    logging.getLogger("selftrain").setLevel(logging.INFO)  # what libraries tell below a warning is theirs
     for level in (logging.INFO, logging.WARNING, logging.ERROR):
         logging.addLevelName(level, logging.getLevelName(level).lower())
     try:

@@ -11,7 +11,7 @@ from selftrain.errors import UserError
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """Of glibc's malloc.h."""
 
-SHORT = ("out of memory", "can't allocate memory", "Unable to allocate", "ALLOC_FAILED")
+SHORT = ("out of memory", "can't allocate memory", "Unable to allocate", "ALLOC_FAILED", "size calculation overflowed")
 """What torch and NumPy say of it, whatever they raise."""
 IN_TRAINING = "lower train.batch_size or train.augmentation.crop, or set train.precision to bf16-mixed"
 IN_PREDICTION = (

@@ -66,7 +66,7 @@ def load_object(path: str) -> Any:
     _see_working_directory()
     try:
         return getattr(importlib.import_module(module), attribute)
-    except (ImportError, SyntaxError) as error:
+    except (ImportError, SyntaxError, ValueError) as error:  # ValueError: an empty name
         raise UserError(f"'{path}' cannot be imported: {error}") from None
     except AttributeError:
         raise UserError(f"'{path}' cannot be imported: '{module}' has no '{attribute}'") from None
@@ -82,7 +82,7 @@ def file_of(path: str) -> Path:
     _see_working_directory()
     try:
         found = importlib.util.find_spec(module_of(path))
-    except ImportError:
+    except (ImportError, ValueError):
         found = None
     if found is None or found.origin is None:
         raise UserError(f"'{path}': there is no module '{module_of(path)}' here or among the installed packages")

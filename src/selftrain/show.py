@@ -17,6 +17,7 @@ from matplotlib.patches import Patch
 
 from selftrain import artifacts
 from selftrain.confidence import log_odds_of
+from selftrain.data.decoding import DEFAULT, image_size, refuse_large
 from selftrain.data.palette import palette
 from selftrain.data.reading import read_image, read_photo
 from selftrain.data.tables import read_images
@@ -26,7 +27,7 @@ from selftrain.label.pseudo_labels import PseudoLabels
 from selftrain.predict import store
 from selftrain.predict.store import Predictions
 from selftrain.settings.base import nearest
-from selftrain.settings.data import IGNORE
+from selftrain.settings.data import IGNORE, PixelSettings
 
 KNOWN = "show draws images of pseudo_labels.h5, of a shard of predictions, or of a model.safetensors"
 ENDINGS = ("jpg", "pdf", "png", "svg", "tif", "webp")
@@ -75,6 +76,7 @@ def show(
     *,
     image: str | None = None,
     table: Path | None = None,
+    limit: int = DEFAULT.limit,
     own_code: str | bool = True,
 ) -> None:
     """Draw image, label, confidence and agreement side by side.
@@ -84,6 +86,7 @@ def show(
         output: the picture; its ending says of which kind.
         image: which one by name (the first unless said), or, of a model, the image file.
         table: images.csv that says where the photos are; none: that of the task that `file` is in, if it is in one.
+        limit: million pixels that a photo may have.
         own_code: see `models.files.load`.
 
     Raises:
@@ -95,6 +98,8 @@ def show(
     shown = _shown(file, image, table, own_code)
     if output.resolve() in {path.resolve() for path in (file, table, shown.photo_file) if path is not None}:
         raise UserError(f"{output}: the picture would take the place of what it shows; give it another name")
+    if shown.photo_file is not None:
+        refuse_large(shown.photo_file, image_size(shown.photo_file), PixelSettings(limit=limit))
     figure = draw(shown)
     with artifacts.writing(output) as temporary:
         figure.savefig(temporary, format=ending, dpi=110)

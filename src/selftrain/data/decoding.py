@@ -21,6 +21,8 @@ ORIENTATION = 0x0112
 PHOTOMETRIC, SAMPLES = 0x0106, 0x0115
 """TIFF's tags of what a value means, and of values per pixel."""
 DEFAULT = PixelSettings()
+FORMATS = ("PNG", "JPEG", "TIFF", "PPM", "BMP", "GIF", "WEBP", "JPEG2000", "TGA", "SGI", "PCX")
+"""Of Pillow's formats, those of images. For EPS it would start Ghostscript, whatever the file's name ends in."""
 Image.MAX_IMAGE_PIXELS = None  # each file is measured by the limit of its task instead
 
 
@@ -28,7 +30,7 @@ def decode(path: Path | str, pixels: PixelSettings | None = None) -> tuple[np.nd
     """What a file holds: uint8 or uint16 (H, W, C), and what its kind is called.
 
     Args:
-        path: PNG, JPEG and all else that Pillow reads, TIFF of any number of channels, or .npy.
+        path: of one of `FORMATS`, TIFF of any number of channels, or .npy.
         pixels: what is asked for; of another kind of file, the array may be missing. None: whatever there is.
 
     Raises:
@@ -41,7 +43,7 @@ def decode(path: Path | str, pixels: PixelSettings | None = None) -> tuple[np.nd
             refuse_large(path, array.shape, pixels)
             return _usable(array)
         try:
-            image = Image.open(path)
+            image = open_picture(path)
         except UnidentifiedImageError:
             if not head.startswith(TIFF):
                 raise
@@ -60,7 +62,7 @@ def image_size(path: Path | str) -> Size:
         if head == ARRAY:
             return _height_and_width(_mapped(path))
         try:
-            with Image.open(path) as image:
+            with open_picture(path) as image:
                 return image.height, image.width
         except UnidentifiedImageError:
             if not head.startswith(TIFF):
@@ -72,10 +74,16 @@ def image_size(path: Path | str) -> Size:
             return int(page.imagelength), int(page.imagewidth)
 
 
+def open_picture(path: Path | str) -> ImageFile.ImageFile:
+    """A file as Pillow's image, not yet loaded."""
+    return Image.open(path, formats=FORMATS)
+
+
 def stored_mode(image: ImageFile.ImageFile) -> str:
     """The mode that the pixels of an image, opened and not yet loaded, are stored in; empty where there is none."""
     arguments = image.tile[0].args if image.tile else ""
-    return str(arguments if isinstance(arguments, str) else (*(arguments or ()), "")[0])
+    first = arguments if isinstance(arguments, str) else (*(arguments or ()), "")[0]
+    return first if isinstance(first, str) else ""
 
 
 @contextmanager
@@ -118,6 +126,8 @@ def refuse_large(path: Path | str, shape: Sequence[int], pixels: PixelSettings |
 
 
 def _head(path: Path | str) -> bytes:
+    if Path(path).is_fifo():  # it would be waited for
+        raise UserError(f"{path}: a pipe, not a file")
     with Path(path).open("rb") as file:
         return file.read(len(ARRAY))
 
@@ -164,9 +174,9 @@ def deep_png(path: Path | str) -> np.ndarray:
     from torchvision.io import ImageReadMode, decode_png, read_file
 
     with telling(path):
-        with Image.open(path) as image:
+        with open_picture(path) as image:
             image.verify()
-        with Image.open(path) as image:  # verified, an image cannot be loaded any more
+        with open_picture(path) as image:  # verified, an image cannot be loaded any more
             image.load()
     return decode_png(read_file(str(path)), ImageReadMode.UNCHANGED).permute(1, 2, 0).contiguous().numpy()
 

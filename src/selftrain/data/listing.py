@@ -184,8 +184,10 @@ def _from_list(settings: ListSettings) -> tuple[list[Item], list[str]]:
     file = Path(settings.root) / str(settings.list)
     try:
         lines = file.read_text("utf-8-sig").splitlines()
+    except FileNotFoundError:
+        return [], [f"{file}: no such list file"]
     except (OSError, UnicodeDecodeError) as error:
-        return [], [f"{file}: no such list file" if not file.exists() else f"{file}: not readable as a list ({error})"]
+        return [], [f"{file}: not readable as a list ({error})"]
     items, problems = [], []
     for number, line in enumerate(lines, start=1):
         if line.strip():
@@ -215,8 +217,9 @@ def _entries(settings: ListSettings, line: str) -> list[str]:
     """Split at tabs, else at spaces, unless the line as a whole names an image."""
     if "\t" in line:
         return [entry.strip() for entry in line.split("\t") if entry.strip()]
-    whole = Path(settings.root) / line.strip()
-    return [line.strip()] if not settings.labeled and whole.is_file() else line.split()
+    # Of os.path, since a Path raises where a folder may not be read, or a name is too long.
+    whole = os.path.isfile(Path(settings.root) / line.strip())  # noqa: PTH113
+    return [line.strip()] if not settings.labeled and whole else line.split()
 
 
 def _is_outside(settings: ListSettings, entry: str) -> bool:

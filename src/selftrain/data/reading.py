@@ -14,6 +14,7 @@ from selftrain.data.decoding import (
     decode,
     deep_png,
     fits,
+    open_picture,
     refuse_large,
     stored_mode,
     telling,
@@ -116,7 +117,9 @@ def check_ids(path: Path | str, raw: np.ndarray, settings: ReadSettings) -> None
     if not unknown:
         return
     expected = (
-        f"in 'ids' ({len(settings.ids)} entries)" if settings.ids else f"classes 0 to {len(settings.classes) - 1}"
+        f"in 'ids' ({len(settings.ids)} entries)"
+        if settings.ids is not None
+        else f"classes 0 to {len(settings.classes) - 1}"
     )
     # A label of another kind altogether has hundreds.
     shown = ", ".join(map(str, unknown[:5])) + (f" and {len(unknown) - 5} more" if len(unknown) > 5 else "")
@@ -135,7 +138,7 @@ def _id_table(settings: ReadSettings) -> np.ndarray:
 
 def _open(path: Path | str, pixels: PixelSettings) -> tuple[Image.Image, str]:
     """A decoded image, and the mode that its pixels are stored in (empty where the format has none)."""
-    with telling(path), Image.open(path) as image:
+    with telling(path), open_picture(path) as image:
         refuse_large(path, (image.height, image.width), pixels)
         stored = stored_mode(image)
         image.load()

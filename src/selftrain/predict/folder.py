@@ -68,8 +68,11 @@ def predict_folder(
     pixels = files.pixels_of(about)
     pixels = pixels if limit is None else pixels.model_copy(update={"limit": limit})
     found = _images(images, maps, ENDINGS if pixels.plain else ENDINGS + ARRAYS)
-    if output.resolve() == (images if images.is_dir() else images.parent).resolve():
-        raise UserError(f"{output}: the masks would take the place of the images; name another folder")
+    folder, source = output.resolve(), images.resolve()
+    if folder.is_relative_to(source) if images.is_dir() else folder == source.parent:
+        raise UserError(
+            f"{output}: the masks would take the place of images, or be taken for some; name another folder"
+        )
     with leased_device() as device:
         predictor = load_predictor(model, settings, device, count_agreement=agreement, own_code=own_code)
         if agreement and predictor.branches == 1:

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from selftrain.settings.base import OnOrOff, Positive, Settings, Share, shortest
+from selftrain.settings.base import OnOrOff, Settings, Share, shortest
 from selftrain.settings.calibration import Calibration
 from selftrain.settings.data import GroupSettings, ReadSettings, Size, SubsetSettings
 
@@ -57,7 +57,7 @@ class InferenceSettings(Settings):
 
     flip: bool = False
     """Average with the mirrored view's prediction."""
-    scales: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1.0,)
+    scales: Annotated[tuple[Annotated[float, Field(gt=0, le=100)], ...], Field(min_length=1)] = (1.0,)
     """Average over the view at these scales."""
     patches: PatchSettings | None = None
     """Average over random patches (SISC) in place of one view of the whole image."""

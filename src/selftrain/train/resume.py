@@ -23,11 +23,15 @@ class Resume:
         self.file, self.seconds, self.saved = folder / "state.pt", seconds, time.monotonic()
 
     def load(self) -> dict[str, Any] | None:
-        """The state that an interrupted run left, if there is one; nothing in it is unpickled but tensors."""
+        """The state that an interrupted run left, if there is one and it is whole; only tensors in it are unpickled."""
         if not self.file.is_file():
             return None
-        state = torch.load(self.file, "cpu", weights_only=True)
-        log.info("going on from step %d", state["step"])
+        try:
+            state: dict[str, Any] = torch.load(self.file, "cpu", weights_only=True)
+            log.info("going on from step %d", state["step"])
+        except Exception as error:  # nearly anything, as the file may be anything
+            log.warning("%s: not readable (%s); the training begins anew", self.file, " ".join(str(error).split()))
+            return None
         return state
 
     def is_due(self) -> bool:
