@@ -71,6 +71,13 @@ def test_layers_are_before_then_of_each_experiment_its_rounds_and_after(made, tm
     assert [one["rarity"] for one in found["images"]] == [3, 2, 1]
 
 
+def test_an_oracle_is_called_one_and_comes_last(made, tmp_path):
+    rounds = tuple(one.model_copy(update={"oracle": one.experiment == "st"}) for one in made[0].rounds)
+    found = told(made[0].model_copy(update={"rounds": rounds}), tmp_path)
+    assert found["experiments"] == ["NA", "st"]
+    assert "oracle: base" in [one["title"] for one in found["layers"]]
+
+
 def test_pictures_are_the_numbers_of_the_files(made, tmp_path):
     settings, predicted, agreement = made
     found = told(settings, tmp_path)

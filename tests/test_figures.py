@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from test_report import CLASSES, write_results
 
@@ -16,7 +17,7 @@ from selftrain.report.figures import training
 from selftrain.report.figures.calibration import reliability_figure
 from selftrain.report.figures.models import Node, models_figure
 from selftrain.report.figures.pseudo_labels import MOST, Confidence, confidence_figure, places_figure, shares_figure
-from selftrain.report.figures.scores import curves_figure, seeds_figure
+from selftrain.report.figures.scores import curves_figure, seeds_figure, sizes_figure
 from selftrain.report.figures.style import SERIES, inline, spread, svg
 from selftrain.report.gallery import drawings
 from selftrain.report.page import write_report
@@ -54,6 +55,61 @@ def test_curves_are_means_over_seeds_from_round_0_on():
     assert [text.get_text() for text in axes.texts] == ["61.0  a", "60.0  b"]
     bars = axes.collections[0].get_segments()
     assert [segment[1][1] - segment[0][1] for segment in bars] == pytest.approx([2 * math.sqrt(2)] * 3)
+
+
+def test_curves_have_room_for_what_seeds_differ():
+    summary = pd.DataFrame(
+        {"experiment": "a", "seed": [0, 1, 0, 1], "round": [0, 0, 1, 1], "miou": [0.05, 0.15, 0.2, 0.2]}
+    )
+    axes = curves_figure(summary).axes[0]
+    ends = np.concatenate(axes.collections[0].get_segments())[:, 1]
+    low, high = axes.get_ylim()
+    assert low <= np.nanmin(ends) and np.nanmax(ends) <= high
+
+
+def test_starts_of_several_kinds_can_be_told_apart():
+    names = ["supervised, round 0", "two-branches, round 0", *(f"e{number}, round 2" for number in range(8))]
+    objects = pd.concat(
+        pd.DataFrame({"model": name, "lower": [1, 2], "upper": [2, 4], "correct": [1, 2], "pixels": [2, 3]})
+        for name in names
+    )
+    lines = sizes_figure(objects).axes[0].lines
+    looks = {(line.get_color(), str(line.get_linestyle()), line.get_marker(), line._dash_pattern[0]) for line in lines}
+    assert len(looks) == len(names)
+
+
+@pytest.mark.parametrize(("lowest", "highest"), [(0.2, 0.4), (0.45, 0.6), (0.3, 0.999), (0.04, 0.2)])
+def test_an_axis_of_confidence_has_names_wherever_it_lies(lowest, highest):
+    histogram = np.zeros((1, BINS), np.int64)
+    bins = np.searchsorted(log_odds_of(np.arange(BINS)), np.log([lowest / (1 - lowest), highest / (1 - highest)]))
+    histogram[0, bins] = 5
+    cut = pd.DataFrame({"threshold_bin": [int(bins[0])], "kept_fraction": [1.0]})
+    axes = confidence_figure(Confidence.of(histogram, cut), ["a"]).axes[0]
+    low, high = axes.get_xlim()
+    ticks = [place for place in axes.get_xticks() if low <= place <= high]
+    assert len(ticks) > 1 and len(axes.get_xticklabels()) == len(ticks)
+
+
+@pytest.mark.parametrize("limits", [(0.4, 2.5), (0.9, 1.6), (0.02, 3)])
+def test_a_logarithmic_axis_has_more_than_one_number(limits):
+    curves = pd.DataFrame(
+        {"seed": 0, "round": 1, "step": [1, 2], "at": [1, 2], "learning_rate": 0.1, "labeled": limits}
+    )
+    figure = training.training_figure(curves, ["labeled"], limits)
+    axis = figure.axes[0].yaxis
+    ticks = [place for place in axis.get_major_locator()() if limits[0] <= place <= limits[1]]
+    assert len(ticks) > 1
+
+
+def test_a_legend_is_not_cut():
+    terms = ["labeled", "pseudo_labeled", "labeled_weak", "pseudo_labeled_weak"]
+    curves = pd.DataFrame(
+        {"seed": 0, "round": 1, "step": [1, 2], "at": [1, 2], "learning_rate": 0.1, **dict.fromkeys(terms, 0.5)}
+    )
+    figure = training.training_figure(curves, terms, (0.1, 1))
+    canvas = FigureCanvasAgg(figure)
+    figure.draw_without_rendering()
+    assert figure.legends[0].get_window_extent(canvas.get_renderer()).x1 <= figure.bbox.x1
 
 
 def test_seeds_are_dots_around_their_mean():

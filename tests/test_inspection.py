@@ -112,6 +112,20 @@ def test_it_is_printed_for_a_pipe_as_csv_and_as_json(rounds, capsys):
     assert [row["image"] for row in rows] == NAMES
 
 
+@pytest.mark.parametrize("width", [60, 80, 100])
+def test_a_terminal_gets_numbers_and_names_whole(width):
+    """In as many tables as it takes, each with the classes."""
+    console = Console(force_terminal=True, width=width, record=True, highlight=False)
+    table = pd.DataFrame({"class": ["building", "road"]} | {f"a_column_{at}": [1234567 + at, 7] for at in range(9)})
+    printing._draw(table, [], console)
+    told = console.export_text()
+    words = told.split()
+    assert all(words.count(f"a_column_{at}") == 1 and words.count(str(1234567 + at)) == 1 for at in range(9))
+    assert words.count("7") == 9
+    assert words.count("building") == words.count("road") == words.count("class") > 1
+    assert max(map(len, told.splitlines())) <= width
+
+
 def test_a_terminal_gets_all_of_it_however_narrow_it_is(capsys):
     console = Console(force_terminal=True, width=40, record=True, highlight=False)
     table = pd.DataFrame(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pandas as pd
 from rich.box import SIMPLE
@@ -26,15 +26,34 @@ def print_table(table: pd.DataFrame, notes: Sequence[str] = (), *, csv: bool = F
 
 
 def _draw(table: pd.DataFrame, notes: Sequence[str], console: Console) -> None:
+    for part in _parts(table, console):
+        console.print(_drawn(part, console))
+    for note in notes:
+        console.print(Text(note))
+
+
+def _parts(table: pd.DataFrame, console: Console) -> Iterator[pd.DataFrame]:
+    """A table in parts of as many columns as fit beside each other, each with the first, which tells the rows apart.
+
+    A column that fits no terminal is folded, since nothing is cut.
+    """
+    first, begin, whole = table.iloc[:, :1], 1, console.options.update(width=WIDE)
+    for end in range(2, table.shape[1] + 1):
+        with_next = pd.concat([first, table.iloc[:, begin:end]], axis=1)
+        if end - begin > 1 and console.measure(_drawn(with_next, console), options=whole).maximum > console.width:
+            yield pd.concat([first, table.iloc[:, begin : end - 1]], axis=1)
+            begin = end - 1
+    yield pd.concat([first, table.iloc[:, begin:]], axis=1)
+
+
+def _drawn(table: pd.DataFrame, console: Console) -> Table:
     drawn = Table(box=SIMPLE if console.is_terminal else None, pad_edge=False)
     for name in table:
         number = pd.api.types.is_numeric_dtype(table[name])
         drawn.add_column(str(name), justify="right" if number else "left", overflow="fold")
     for row in table.itertuples(index=False):
         drawn.add_row(*(Text(_told(value)) for value in row))
-    console.print(drawn)
-    for note in notes:
-        console.print(Text(note))
+    return drawn
 
 
 def _told(value: object) -> str:

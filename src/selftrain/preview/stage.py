@@ -82,7 +82,7 @@ def _predict(
     means, shown = np.zeros(len(table)), np.zeros((len(table), predictor.classes), bool)
     read = settings.read
     batches = batched(table, read.size, settings.batch_size, range(len(table)), read.pixels, threads)
-    for batch in followed(batches, f"preview {group.name}", len(table), size=len):
+    for batch in followed(batches, f"preview {group.name.removeprefix('/models/')}", len(table), size=len):
         names = [table.image[position] for position in batch.positions]
         planes = predictor(batch.on(device), names, sizes[batch.positions[0]]).on_host(names)
         for position, classes, bins in zip(batch.positions, planes.classes, planes.bins, strict=True):

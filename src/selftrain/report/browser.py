@@ -96,7 +96,7 @@ def _browser(results: Results, task: TaskReport, preview: Preview, folder: Path)
     """What is told of a task, and how many bytes its pictures are."""
     table = read_images(task.unlabeled).set_index("image")
     truth = read_images(task.truth).set_index("image").label_file.to_dict() if task.truth else {}
-    rounds = results.rounds(task)
+    rounds = sorted(results.rounds(task), key=lambda one: one.oracle)  # what opens first has a before and an after
     sources = list(_sources([one for one in rounds if one.seed == rounds[0].seed], preview))
     folder.mkdir(parents=True)
     images, size = [], 0
@@ -146,9 +146,10 @@ def _sources(rounds: list[RoundReport], preview: Preview) -> Iterator[Source]:
     for one in rounds:
         if one.round == 0:
             shared.setdefault(tail[one.folder], []).append(one.experiment)
+    oracles = {tail[one.folder] for one in rounds if one.oracle}
     for folder, experiments in shared.items():
         if folder in preview.models:
-            title = f"before: {folder.split('/')[1]}"
+            title = f"{'oracle' if folder in oracles else 'before'}: {folder.split('/')[1]}"
             yield Source(Layer(f"before {folder}", title, "classes", experiments), folder)
     for one in rounds:
         mine, file = [one.experiment], Path(one.folder, "pseudo_labels.h5")

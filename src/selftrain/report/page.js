@@ -181,8 +181,9 @@ const selftrain = (() => {
       const first = (start) => this.shown.find((one) => one.key.startsWith(start));
       options(this.controls.left, entries);
       options(this.controls.right, entries);
-      this.controls.left.value = (first("before ") ?? this.shown[0]).key;
-      this.controls.right.value = (first("after ") ?? first("labels ") ?? this.shown.at(-1)).key;
+      const later = first("after ") ?? first("labels ");
+      this.controls.left.value = (later && first("before ") || this.shown[0]).key;
+      this.controls.right.value = (later ?? first("before ") ?? this.shown.at(-1)).key;
     }
 
     step(by) {

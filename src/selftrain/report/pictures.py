@@ -58,7 +58,8 @@ def strips(results: Results, task: TaskReport) -> list[Strip]:
                 continue
             height, width, _ = pictures[0].shape
             views = _mixing if "pasted" in of else _curriculum if "agreement" in of else _as_they_are
-            found.append(Strip(f"{one.experiment}, step {step}", f"{width} / {height}", views(of, colors)))
+            of_round = f", round {one.round}" if one.round > 1 else ""
+            found.append(Strip(f"{one.experiment}{of_round}, step {step}", f"{width} / {height}", views(of, colors)))
     return found
 
 

@@ -23,7 +23,7 @@ PLACES = LinearSegmentedColormap.from_list("places", ["#0072b200", "#0072b2"])
 """From clear to a color that light and dark pages show."""
 MOST = 60
 """Classes that have a panel of their own: of more, the most frequent have."""
-PROBABILITIES = {0.5: "50", 0.99: "99", 0.9999: "99.99", 0.999999: "99.9999"}
+PROBABILITIES = {0.01: "1", 0.5: "50", 0.99: "99", 0.9999: "99.99", 0.999999: "99.9999"}
 """That an axis of log-odds names, in percent; between them is a factor of a hundred in odds."""
 
 
@@ -135,6 +135,8 @@ def _range(pixels: npt.NDArray[np.int64], edges: npt.NDArray[np.float64]) -> tup
 def _name_probabilities(grid: Sequence[Axes], low: float, high: float) -> None:
     places = {math.log(p / (1 - p)): text for p, text in PROBABILITIES.items()}
     seen = {place: text for place, text in places.items() if low <= place <= high}
+    if len(seen) < 2:
+        seen = {place: f"{100 / (1 + math.exp(-place)):.3g}" for place in (low, high)}
     for axes in grid:
         axes.set_xlim(low, high)
         axes.set_xticks(list(seen), list(seen.values()), fontsize=7)

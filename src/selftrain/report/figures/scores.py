@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -11,6 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from selftrain.report.figures.style import INK, LINES, MUTED, RULE, SERIES, STYLE, named_rows, single, spread
+
+MARKERS = "os^Dv"
+"""By which models of round 0 are told apart."""
 
 
 def curves_figure(summary: pd.DataFrame) -> Figure:
@@ -25,7 +29,8 @@ def curves_figure(summary: pd.DataFrame) -> Figure:
     with mpl.rc_context(STYLE):
         height = max(2.4, 0.7 + 0.165 * len(names))
         figure, axes = single(height)
-        low, high = means.min(), means.max()
+        bars = deviations.fillna(0)
+        low, high = (means - bars).min(), (means + bars).max()
         room = max(high - low, 1) * 0.06
         axes.set_ylim(low - room, high + room)
         lines = (high - low + 2 * room) / (height - 0.6)  # points of mIoU an inch
@@ -99,15 +104,22 @@ def sizes_figure(objects: pd.DataFrame) -> Figure:
     with mpl.rc_context(STYLE):
         models = list(objects.model.unique())
         figure, axes = single(2.4 + 0.16 * -(-len(models) // 3))
-        later = 0
+        starts = [model for model in models if model.endswith(", round 0")]
+        looks = {model: (INK, ":", MARKERS[at % len(MARKERS)]) for at, model in enumerate(starts)}
+        looks |= {
+            model: (*LINES[at % len(LINES)], "o") for at, model in enumerate(one for one in models if one not in looks)
+        }
         for model in models:
             of = objects[objects.model == model].sort_values("lower")
-            starts = model.endswith(", round 0")
-            style = ":" if starts else "-" if later < len(SERIES) else "--"
-            color = INK if starts else SERIES[later % len(SERIES)]
-            middle, right = np.sqrt(of.lower * of.upper), 100 * of.correct / of.pixels
-            axes.plot(middle, right, style, color=color, marker="o", markersize=2.5, linewidth=1.2, label=model)
-            later += not starts
+            color, dash, marker = looks[model]
+            how: dict[str, Any] = {
+                "color": color,
+                "linestyle": dash,
+                "marker": marker,
+                "markersize": 3,
+                "linewidth": 1.2,
+            }
+            axes.plot(np.sqrt(of.lower * of.upper), 100 * of.correct / of.pixels, label=model, **how)
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_locator(LogLocator(base=4, numticks=9))
         axes.xaxis.set_minor_locator(NullLocator())

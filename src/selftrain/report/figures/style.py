@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 INK, MUTED, RULE = "#1a1a1b", "#6b6b6c", "#d8d8d9"
 SERIES = ["#0072b2", "#d55e00", "#009e73", "#b0609a", "#a67c00", "#3a9bd0"]
@@ -138,7 +138,11 @@ def spread(values: Sequence[float], gap: float, low: float, high: float) -> list
 
 
 def plain_log(axis: Axis, form: str, scale: float = 1) -> None:
-    """Decades as plain numbers; matplotlib's own labels are mathtext, which a page cannot show."""
+    """Decades as plain numbers, or, where the limits leave fewer than two, round ones; matplotlib's own labels are
+    mathtext, which a page cannot show."""
+    low, high = np.log10(axis.get_view_interval())
+    if np.floor(high) - np.ceil(low) < 1:
+        axis.set_major_locator(MaxNLocator(4))
     axis.set_major_formatter(FuncFormatter(lambda value, _: form.format(value * scale)))
     axis.set_minor_formatter(NullFormatter())
 

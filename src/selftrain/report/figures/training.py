@@ -50,7 +50,7 @@ def training_figure(curves: pd.DataFrame, terms: Sequence[str], limits: tuple[fl
         rate.set_xlabel("step, counted through all rounds")
         _mark_rounds(losses, [*between, rate], curves)
         named = by_name([losses, *between])
-        columns = 2 if shares else 4  # their names are long
+        columns = 2 if max(map(len, named[1])) > 12 else 4
         figure.legend(*named, loc="outside upper left", ncols=columns, frameon=False, handlelength=1.2)
         return figure
 
