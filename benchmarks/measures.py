@@ -25,7 +25,7 @@ class Line:
     Attributes:
         what: is measured.
         measured: the figure, with its unit.
-        to_reach: DESIGN's or the issue's number; empty where there is none.
+        to_reach: the number to reach, with its sign; empty where there is none.
         against: what it is compared with, and that one's figure.
         ratio: of the two, in the direction that `to_reach` speaks of.
     """
