@@ -79,6 +79,14 @@ CONFIGS: dict[str, tuple[Any, tuple[str, ...]]] = {
     "nested without end": ("[" * 2000, ("config.yaml: not readable as YAML",)),
     "no such date": ("seeds: 2021-13-45", ("config.yaml: not readable as YAML", "month")),
     "a number too long": ("seeds: " + "9" * 5000, ("config.yaml: not readable as YAML",)),
+    "no such truth value": ("seeds: !!bool x", ("config.yaml: not readable as YAML: 'x' is no bool", "line 1")),
+    "no time": ("shards: 1\nseeds: !!timestamp x", ("not readable as YAML: 'x' is no timestamp", "line 2")),
+    "an empty number": ("seeds: !!int ''", ("config.yaml: not readable as YAML: '' is no int", "line 1")),
+    "a null character in an include": (
+        'include: ["a\\0b"]',
+        ("not readable as YAML: a null character", "line 1"),
+    ),
+    "a null character": ('data_root: "a\\0b"', ("config.yaml: not readable as YAML: a null character", "line 1")),
     "code": ("seeds: !!python/object/apply:os.system ['touch code-ran']\n", ("not readable as YAML", "python/object")),
     "two experiments of one name": ("experiments:\n  a: {}\n  a: {}\n", ("the key 'a' is there twice", "line 2")),
     "a file to include that is not there": (
