@@ -134,6 +134,11 @@ CONFIGS: dict[str, tuple[Any, tuple[str, ...]]] = {
         ("experiments.logs: this name is a folder of its own in results; choose another",),
     ),
     "a name with a slash": ({"experiments.a/b": {}}, ("a/b", "a name is made of letters, digits, '-' and '_'")),
+    "no results": ({"results": ""}, ("config.yaml: results: should be a path, not empty",)),
+    "results that are the folder itself": ({"results": "./"}, ("results: should be a folder of its own, such as",)),
+    "results with braces": ({"results": "a{b}"}, ("results: 'a{b}' has braces or control characters", "rename it")),
+    "results with a line break": ({"results": "a\nb"}, ("results: 'a\\nb' has braces or control characters",)),
+    "weights with braces": ({"pretrain.base.start": "{a}.pth"}, ("pretrain.base.start: '{a}.pth' has braces",)),
     "weights that are not there": ({"pretrain.base.start": "no.pth"}, ("pretrain.base.start: no.pth: no such file",)),
 }
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from selftrain.data.signature import signature
 from selftrain.errors import UserError, by_problem
+from selftrain.settings.base import graph_path
 from selftrain.settings.config import Config
 from selftrain.settings.data import ListSettings, ReadSettings, ReviewSettings, SplitSettings
 
@@ -143,6 +144,11 @@ class Splits:
 
         settings, drawn = self.review(task), self.splits(task)["unlabeled"].streets is not None
         reviewed = [] if settings is None else read_review(settings.table)
+        for file in self.reviewed_files(task):
+            try:
+                graph_path(file)
+            except ValueError as error:
+                raise UserError(str(error)) from None
         if settings is None or drawn or not self.readable(task, "unlabeled"):
             return
         names = {item.name for item in list_split(self.listing(task, "unlabeled"))}

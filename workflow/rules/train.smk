@@ -32,8 +32,9 @@ rule train:
         inputs=lambda w, input: [f"--input={name}={file}" for name, file in input.items()],
         outputs=lambda w, output: [f"--{name}={file}" for name, file in output.items()],
     shell:
-        "python -m selftrain stage --log {log} train --settings {params.settings} --code={params.code} --machine {resources.machine}"
-        " --processes {resources.gpu} --resume {params.resume} --finished {params.finished} {params.inputs:q} {params.outputs:q}"
+        "python -m selftrain stage --log {log:q} train --settings {params.settings:q} --code={params.code:q}"
+        " --machine {resources.machine:q} --processes {resources.gpu:q} --resume {params.resume:q}"
+        " --finished {params.finished:q} {params.inputs:q} {params.outputs:q}"
 
 
 # The same, for what other workflows can share: with SNAKEMAKE_OUTPUT_CACHE and --cache, docs/clusters.md says how.
