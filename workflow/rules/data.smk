@@ -11,7 +11,7 @@ rule draw:
     conda:
         ENVIRONMENT
     params:
-        settings=lambda w: graph.told(graph.splits(w.task)[w.split].streets),
+        settings=lambda w: graph.told(graph.streets(w.task, w.split)),
         code=graph.code("selftrain.data.streets"),
     shell:
         "python -m selftrain stage --log {log:q} draw --settings {params.settings:q} --output {output:q}"

@@ -40,7 +40,7 @@ rule train:
 # The same, for what other workflows can share: with SNAKEMAKE_OUTPUT_CACHE and --cache, docs/clusters.md says how.
 use rule train as pretrain with:
     wildcard_constraints:
-        model=r"pretrained/[A-Za-z0-9_-]+/seed-\d+",
+        model=rf"pretrained/[A-Za-z0-9_-]+/seed-{FROM_0}",
     cache: True
     priority: 2
 
@@ -59,7 +59,7 @@ use rule train as train_showing with:
         manifest=f"{RESULTS}/{{task}}/{{model}}/manifest.json",
         examples=f"{RESULTS}/{{task}}/{{model}}/examples.h5",
     wildcard_constraints:
-        model=rf"(?:{'|'.join(graph.showing) or '(?!)'})/seed-\d+/round-[1-9]\d*",
+        model=rf"(?:{'|'.join(graph.showing) or '(?!)'})/seed-{FROM_0}/round-{FROM_1}",
 
 
 ruleorder: pretrain > train_showing > train
