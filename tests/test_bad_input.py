@@ -28,6 +28,7 @@ from project import forked_snakemake
 from safetensors.torch import load_file, save_file
 from walking import ROOT, Job, call, walk
 
+from selftrain.flow import model_at
 from selftrain.graph import Graph
 from selftrain.models import files
 from selftrain.settings.config_file import parse
@@ -79,6 +80,14 @@ CONFIGS: dict[str, tuple[Any, tuple[str, ...]]] = {
     "nested without end": ("[" * 2000, ("config.yaml: not readable as YAML",)),
     "no such date": ("seeds: 2021-13-45", ("config.yaml: not readable as YAML", "month")),
     "a number too long": ("seeds: " + "9" * 5000, ("config.yaml: not readable as YAML",)),
+    "no such truth value": ("seeds: !!bool x", ("config.yaml: not readable as YAML: 'x' is no bool", "line 1")),
+    "no time": ("shards: 1\nseeds: !!timestamp x", ("not readable as YAML: 'x' is no timestamp", "line 2")),
+    "an empty number": ("seeds: !!int ''", ("config.yaml: not readable as YAML: '' is no int", "line 1")),
+    "a null character in an include": (
+        'include: ["a\\0b"]',
+        ("not readable as YAML: a null character", "line 1"),
+    ),
+    "a null character": ('data_root: "a\\0b"', ("config.yaml: not readable as YAML: a null character", "line 1")),
     "code": ("seeds: !!python/object/apply:os.system ['touch code-ran']\n", ("not readable as YAML", "python/object")),
     "two experiments of one name": ("experiments:\n  a: {}\n  a: {}\n", ("the key 'a' is there twice", "line 2")),
     "a file to include that is not there": (
@@ -126,6 +135,11 @@ CONFIGS: dict[str, tuple[Any, tuple[str, ...]]] = {
         ("experiments.logs: this name is a folder of its own in results; choose another",),
     ),
     "a name with a slash": ({"experiments.a/b": {}}, ("a/b", "a name is made of letters, digits, '-' and '_'")),
+    "no results": ({"results": ""}, ("config.yaml: results: should be a path, not empty",)),
+    "results that are the folder itself": ({"results": "./"}, ("results: should be a folder of its own, such as",)),
+    "results with braces": ({"results": "a{b}"}, ("results: 'a{b}' has braces or control characters", "rename it")),
+    "results with a line break": ({"results": "a\nb"}, ("results: 'a\\nb' has braces or control characters",)),
+    "weights with braces": ({"pretrain.base.start": "{a}.pth"}, ("pretrain.base.start: '{a}.pth' has braces",)),
     "weights that are not there": ({"pretrain.base.start": "no.pth"}, ("pretrain.base.start: no.pth: no such file",)),
 }
 
@@ -879,6 +893,53 @@ def test_settings_of_a_job(case, ran, results, refused):
     settings = Path(job.arguments[job.arguments.index("--settings") + 1])
     settings.write_text(json.dumps(changed(json.loads(settings.read_text()), changes)))
     refused(*job.arguments, told=told, outputs=list(map(Path, job.outputs)))
+
+
+TARGETS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "a task": ("results/tyo/data/checked.csv", ("unknown task 'tyo'; did you mean 'toy'?",)),
+    "a split": ("results/toy/data/vla/images.csv", ("tasks.toy: unknown split 'vla'; did you mean 'val'?",)),
+    "a split that is not drawn": ("results/toy/data/val/drawn", ("tasks.toy.evaluation.val: is not drawn",)),
+    "a review": ("results/toy/data/review.csv", ("tasks.toy.review: is missing",)),
+    "a pretraining": (MODEL.replace("base", "bsae"), ("unknown pretraining 'bsae'; did you mean 'base'?",)),
+    "an experiment": (LABELS.replace("dars", "drs"), ("unknown experiment 'drs'; did you mean 'dars'?",)),
+    "a round": (LABELS.replace("round-1", "round-9"), ("round-9: no round 9; 'dars' has rounds 1 to 2",)),
+    "a seed": (TRAIN.replace("seed-0", "seed-7"), ("seed-7/round-1: no seed 7; the config has seeds 0",)),
+    "a seed in other digits": (TRAIN.replace("seed-0", "seed-00"), ("MissingRuleException",)),
+    "a shard of pseudo-labels": (
+        SHARD.replace("-0-of", "-5-of"),
+        ("no shard 5-of-2; with `shards: 2` there are 0-of",),
+    ),
+    "a shard of predictions": (PREDICTION.replace("-0-of", "-9-of"), ("no shard 9-of-2; ", "0-of-2 to 1-of-2")),
+    "other shards": (PREDICTION.replace("-of-2", "-of-1"), ("no shard 0-of-1; ", "0-of-2 to 1-of-2")),
+    "a mode": (PREDICTION.replace("single", "sngle"), ("unknown prediction mode 'sngle'; did you mean 'single'?",)),
+    "a calibrator": (f"{BASE}/calibration/matrix/calibrator.json", ("tasks.toy: unknown split 'calibration'",)),
+    "a file": (f"{ROUND}/metrix.csv", ("MissingRuleException", f"{ROUND}/metrix.csv")),
+}
+
+
+@pytest.mark.parametrize("case", TARGETS)
+def test_targets_that_do_not_exist(case, ran, results):
+    target, told = TARGETS[case]
+    code, said = snakemake("--cores", "1", "--", target)
+    assert code == 1 and "Traceback" not in said and not [part for part in told if part not in said], said
+    assert not Path(target).exists() and not list(Path(".snakemake").glob("locks/*"))
+
+
+def test_settings_that_cannot_be_written(ran, results):
+    """Those of a job, which are written while Snakemake plans."""
+    graph = Graph.load("config.yaml")
+    settings = Path(graph.told(graph.select(model_at("toy", "dars/seed-0/round-1"))))
+    settings.unlink()
+    settings.mkdir()
+    code, said = snakemake("--dry-run", "--force", "--", f"{ROUND}/cut.csv")
+    assert code == 1 and "Traceback" not in said, said
+    assert f"error: {settings}: cannot be written (Is a directory; a folder is where a file is needed)" in said
+
+
+@pytest.mark.parametrize("folder", ["/proc", "x" * 300], ids=["system", "long"])
+def test_results_that_cannot_be_written(folder, ran, results):
+    code, said = snakemake("--dry-run", "--config", f"results={folder}")
+    assert code == 1 and "Traceback" not in said and f"error: {folder}/.settings" in said, said
 
 
 def test_two_runs_in_one_directory(ran, results):

@@ -12,7 +12,7 @@ from documented_files import documented, found
 from forked_jobs import forked_jobs
 from project import Project, tiny_config
 from safetensors.torch import load_file
-from walking import call
+from walking import call, planned
 
 from selftrain import artifacts
 from selftrain.data.review import CHECKED
@@ -528,3 +528,19 @@ def test_snakemake_reads_the_config_given_instead_of_the_default(ran):
     planned = ran.planned("--configfile", "other.yaml")
     assert any("task=other" in job for job in planned)
     assert not any("task=tiny" in job for job in planned)
+
+
+def test_a_folder_of_results_may_have_any_name(tmp_path):
+    """With what a shell would take apart, or run."""
+    config = tiny_config() | {"results": "it's my $(touch ran) results/"}
+    results = config["results"].removesuffix("/")
+    jobs = [job for job in planned(tmp_path, config) if job.rule != "all"]
+    assert len({job.rule for job in jobs}) > 15
+    for job in jobs:
+        paths = [argument.split("=")[-1] for argument in job.arguments if "results" in argument]
+        assert set(job.outputs) & set(paths) and all(path.startswith(f"{results}/") for path in paths), job
+    project = Project(tmp_path, config)
+    code, told = project.forked("--", f"{results}/tiny/data/labeled/classes.csv")
+    assert code == 0, told
+    assert (tmp_path / results / "tiny/data/labeled/classes.csv").is_file()
+    assert not list(tmp_path.rglob("ran"))

@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperCommand
 
 from selftrain import stages, uncompiled
-from selftrain.errors import UserError
+from selftrain.errors import UserError, said
 
 OwnCode = Annotated[
     str | None,
@@ -256,11 +256,5 @@ def main() -> None:
     except (UserError, OSError, MemoryError) as error:
         if os.environ.get(DEBUG):
             raise
-        logging.error(_said(error))
+        logging.error(said(error))
         sys.exit(1)
-
-
-def _said(error: Exception) -> str:
-    """The message of an error, as text that can be written anywhere: names of files may hold bytes that are none."""
-    said = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
-    return said.encode(errors="backslashreplace").decode()

@@ -21,3 +21,9 @@ def by_problem(told: Iterable[tuple[str, str]]) -> list[str]:
     for place, problem in told:
         places.setdefault(problem, []).append(place)
     return [f"{', '.join(dict.fromkeys(where))}: {problem}" for problem, where in places.items()]
+
+
+def said(error: Exception) -> str:
+    """The message of an error, as text that can be written anywhere: names of files may hold bytes that are none."""
+    message = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
+    return message.encode(errors="backslashreplace").decode()

@@ -88,6 +88,41 @@ class Flow(Splits):
             for number in range(1, len(experiment.rounds or [None]) + 1)
         ]
 
+    def known(self, model: Model) -> Model:
+        """A model as it is, if the config has it.
+
+        Raises:
+            UserError: it has none of this task, name, seed or round.
+        """
+        self.task(model.task)
+        try:
+            problem = self._unknown(model)
+        except UserError as error:
+            problem = str(error)
+        if problem:
+            raise UserError(f"{self.model_path(model)}: {problem}")
+        return model
+
+    def _unknown(self, model: Model) -> str | None:
+        """What of a model is not in the config, and what is."""
+        tasks = self.pretraining(model).tasks if model.round == 0 else self.experiment(model).tasks
+        if tasks is not None and model.task not in tasks:
+            return f"'{model.name}' does not run on the task '{model.task}'; it runs on {', '.join(tasks)}"
+        if model.seed not in self.config.seeds:
+            return f"no seed {model.seed}; the config has seeds {', '.join(map(str, self.config.seeds))}"
+        if model.round > 1 and self.experiment(model).rounds is None:
+            return f"no round {model.round}; '{model.name}' is online, and its one model stands at round 1"
+        if model.round > (count := len(self.experiment(model).rounds or [None]) if model.round else 0):
+            return f"no round {model.round}; '{model.name}' has rounds 1 to {count}"
+        return None
+
+    def check_shard(self, shard: int, shards: int) -> None:
+        """Refuse a part of predictions or pseudo-labels that the config does not have."""
+        count = self.config.shards
+        if shards != count or shard >= count:
+            last = f"{count - 1}-of-{count}"
+            raise UserError(f"no shard {shard}-of-{shards}; with `shards: {count}` there are 0-of-{count} to {last}")
+
     def experiment(self, model: Model) -> ExperimentSettings:
         """The experiment that a round belongs to."""
         if model.name not in self.config.experiments:
@@ -96,7 +131,10 @@ class Flow(Splits):
 
     def pretraining(self, model: Model) -> PretrainSettings:
         """The pretraining that a model is, or whose network it has."""
-        return self.config.pretrain[self.experiment(model).pretrain if model.round else model.name]
+        name = self.experiment(model).pretrain if model.round else model.name
+        if name not in self.config.pretrain:
+            raise UserError(nearest(name, list(self.config.pretrain), "pretraining"))
+        return self.config.pretrain[name]
 
     def round(self, model: Model) -> RoundSettings:
         """The settings of an offline round."""
@@ -167,7 +205,7 @@ class Flow(Splits):
 
     def calibration_path(self, model: Model, mode: str, file: str) -> str:
         """A file of a model's calibrator."""
-        if self.config.tasks[model.task].calibration is None:
+        if self.task(model.task).calibration is None:
             raise UserError(f"tasks.{model.task}.calibration: is missing; calibrators are fitted on it")
         return self.model_path(model, "calibration", mode, file)
 
@@ -265,7 +303,7 @@ class Flow(Splits):
 
     def evaluation_splits(self, task: str) -> list[str]:
         """The names of a task's evaluation splits."""
-        return list(self.config.tasks[task].evaluation)
+        return list(self.task(task).evaluation)
 
     def evaluation_files(self, task: str) -> list[str]:
         """images.csv of each evaluation split."""

@@ -9,12 +9,15 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from selftrain import artifacts, registry
 from selftrain.code_digest import SOURCE, CodeDigests
+from selftrain.errors import UserError, said
 from selftrain.flow import Flow, Model
 from selftrain.settings import config_file
 from selftrain.settings.base import Settings
@@ -314,6 +317,34 @@ class Graph(Flow):
 
     def _own_module(self, model: Model) -> str | None:
         return self.pretraining(model).model.module
+
+
+class Asked:
+    """A graph as the rules ask it, at any time: what is wrong is told by `telling`."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+
+    def __getattr__(self, name: str) -> Any:
+        """The graph's own, where its methods tell what is wrong."""
+        with telling():
+            own = getattr(self._graph, name)
+        return telling()(own) if callable(own) else own
+
+
+@contextmanager
+def telling() -> Iterator[None]:
+    """Let a mistake, or a file that the system refuses, end Snakemake with one message and exit code 1.
+
+    Of an exception in a function of a rule, Snakemake would tell a traceback; SystemExit is none to it.
+    """
+    try:
+        yield
+    except (UserError, OSError) as error:
+        if os.environ.get("SELFTRAIN_DEBUG"):
+            raise
+        print(f"error: {said(error)}", file=sys.stderr)  # not by sys.exit, whose message Snakemake drops while jobs run
+        sys.exit(1)
 
 
 def use_this_python() -> None:

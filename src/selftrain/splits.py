@@ -8,8 +8,16 @@ from pathlib import Path
 
 from selftrain.data.signature import signature
 from selftrain.errors import UserError, by_problem
+from selftrain.settings.base import graph_path, nearest
 from selftrain.settings.config import Config
-from selftrain.settings.data import ListSettings, ReadSettings, ReviewSettings, SplitSettings
+from selftrain.settings.data import (
+    ListSettings,
+    ReadSettings,
+    ReviewSettings,
+    SplitSettings,
+    StreetsSettings,
+    TaskSettings,
+)
 
 
 class Splits:
@@ -24,17 +32,37 @@ class Splits:
         """A path below a task's results."""
         return "/".join([self.config.results, task, *parts])
 
+    def task(self, name: str) -> TaskSettings:
+        """A task by name."""
+        if name not in self.config.tasks:
+            raise UserError(nearest(name, list(self.config.tasks), "task"))
+        return self.config.tasks[name]
+
     def splits(self, task: str) -> dict[str, SplitSettings]:
         """All splits of a task by name; `truth` is the unlabeled split with its hidden labels."""
-        settings = self.config.tasks[task]
+        settings = self.task(task)
         splits = {"labeled": settings.labeled, "unlabeled": settings.unlabeled}
         splits |= {"truth": settings.unlabeled} if settings.truth else {}
         splits |= {"calibration": settings.calibration} if settings.calibration else {}
         return splits | settings.evaluation
 
+    def split(self, task: str, name: str) -> SplitSettings:
+        """A split of a task by name."""
+        splits = self.splits(task)
+        if name not in splits:
+            raise UserError(f"tasks.{task}: {nearest(name, list(splits), 'split')}")
+        return splits[name]
+
+    def streets(self, task: str, split: str) -> StreetsSettings:
+        """How the images of a split are drawn."""
+        streets = self.split(task, split).streets
+        if streets is None:
+            raise UserError(f"{self.place(task, split)}: is not drawn (`streets`); its files are where the config says")
+        return streets
+
     def listing(self, task: str, split: str) -> ListSettings:
         """How the images of a split are found."""
-        settings, labeled = self.splits(task)[split], split != "unlabeled"
+        settings, labeled = self.split(task, split), split != "unlabeled"
         of_streets = settings.streets is not None
         images, labels = (("images/*.png",), ("labels/*.png",)) if of_streets else (settings.images, settings.labels)
         drawn = self._drawn(task, split)
@@ -59,7 +87,7 @@ class Splits:
         return self._read[task, split]
 
     def _reading(self, task: str, split: str) -> ReadSettings:
-        settings, of_task = self.splits(task)[split], self.config.tasks[task]
+        settings, of_task = self.split(task, split), self.config.tasks[task]
         read = ReadSettings(
             classes=of_task.classes,
             ignore_index=of_task.ignore_index,
@@ -86,7 +114,7 @@ class Splits:
         """
         from selftrain.data.listing import files_of
 
-        if self.splits(task)[split].streets is not None:
+        if self.split(task, split).streets is not None:
             return []
         if (task, split) not in self._files:
             self._files[task, split] = files_of(self.listing(task, split))
@@ -98,7 +126,7 @@ class Splits:
 
     def drawn_folders(self, task: str, *splits: str) -> list[str]:
         """The folders of those of the splits that are drawn, which no signature has."""
-        drawn = [split for split in splits if self.splits(task)[split].streets is not None]
+        drawn = [split for split in splits if self.split(task, split).streets is not None]
         return list(dict.fromkeys(self._drawn(task, split) for split in drawn))
 
     @cached_property
@@ -126,7 +154,7 @@ class Splits:
 
     def review(self, task: str) -> ReviewSettings | None:
         """A person's review of a task's unlabeled images, if there is one."""
-        table = self.config.tasks[task].review
+        table = self.task(task).review
         if table is None:
             return None
         return ReviewSettings(table=str(Path(self._root(task), table)), read=self.read(task, "unlabeled"))
@@ -141,9 +169,16 @@ class Splits:
         from selftrain.data.listing import list_split
         from selftrain.data.review import check_name, read_review
 
-        settings, drawn = self.review(task), self.splits(task)["unlabeled"].streets is not None
-        reviewed = [] if settings is None else read_review(settings.table)
-        if settings is None or drawn or not self.readable(task, "unlabeled"):
+        settings = self.review(task)
+        if settings is None:
+            return
+        reviewed = read_review(settings.table)
+        for file in self.reviewed_files(task):
+            try:
+                graph_path(file)
+            except ValueError as error:
+                raise UserError(str(error)) from None
+        if self.split(task, "unlabeled").streets is not None or not self.readable(task, "unlabeled"):
             return
         names = {item.name for item in list_split(self.listing(task, "unlabeled"))}
         for one in reviewed:
@@ -155,7 +190,7 @@ class Splits:
 
         settings = self.review(task)
         if settings is None:
-            return []
+            raise UserError(f"tasks.{task}.review: is missing; there is nothing to check")
         return [settings.table, *(str(one.mask) for one in read_review(settings.table) if one.mask is not None)]
 
     def review_file(self, task: str) -> dict[str, str]:

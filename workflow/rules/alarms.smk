@@ -18,7 +18,7 @@ rule signs:
         predictions=lambda w, input: [f"--prediction={file}" for file in input.predictions],
         before=lambda w, input: [f"--before={file}" for file in input.before],
     shell:
-        "python -m selftrain stage --log {log} signs {params.predictions:q} {params.before:q} --output {output}"
+        "python -m selftrain stage --log {log:q} signs {params.predictions:q} {params.before:q} --output {output:q}"
 
 
 rule alarms:
@@ -42,5 +42,5 @@ rule alarms:
         settings=graph.told(graph.config.alarms),
         code=graph.code("selftrain.alarms.stage"),
     shell:
-        "python -m selftrain stage --log {log} alarms --settings {params.settings} --signs {input.signs} --cut {input.cut}"
-        " --output {output}"
+        "python -m selftrain stage --log {log:q} alarms --settings {params.settings:q} --signs {input.signs:q}"
+        " --cut {input.cut:q} --output {output:q}"

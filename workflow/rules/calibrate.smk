@@ -22,8 +22,8 @@ rule calibrate:
         settings=lambda w: graph.told(graph.calibrate(model_of(w), w.mode)),
         code=lambda w: graph.calibrate_code(model_of(w), w.mode),
     shell:
-        "python -m selftrain stage --log {log} calibrate --settings {params.settings} --model {input.model}"
-        " --images {input.images} --threads {resources.torch_threads} --output {output}"
+        "python -m selftrain stage --log {log:q} calibrate --settings {params.settings:q} --model {input.model:q}"
+        " --images {input.images:q} --threads {resources.torch_threads:q} --output {output:q}"
 
 
 # Apart from the fit: other evaluation splits make no other calibrator, and no other predictions.
@@ -50,6 +50,6 @@ rule reliability:
             f"--images={split}={file}" for split, file in zip(graph.reliability_splits(w.task), input.images)
         ],
     shell:
-        "python -m selftrain stage --log {log} reliability --settings {params.settings} --model {input.model}"
-        " --calibrator {input.calibrator} {params.images:q} --threads {resources.torch_threads}"
-        " --reliability {output.reliability} --calibration {output.calibration}"
+        "python -m selftrain stage --log {log:q} reliability --settings {params.settings:q} --model {input.model:q}"
+        " --calibrator {input.calibrator:q} {params.images:q} --threads {resources.torch_threads:q}"
+        " --reliability {output.reliability:q} --calibration {output.calibration:q}"

@@ -11,10 +11,10 @@ rule draw:
     conda:
         ENVIRONMENT
     params:
-        settings=lambda w: graph.told(graph.splits(w.task)[w.split].streets),
+        settings=lambda w: graph.told(graph.streets(w.task, w.split)),
         code=graph.code("selftrain.data.streets"),
     shell:
-        "python -m selftrain stage --log {log} draw --settings {params.settings} --output {output}"
+        "python -m selftrain stage --log {log:q} draw --settings {params.settings:q} --output {output:q}"
 
 
 # A checkpoint, since what hangs on an `ancient` input of a job that runs again is looked at by Snakemake (9.27) only when
@@ -34,7 +34,7 @@ checkpoint check:
         files=lambda w: graph.signature(w.task, *graph.splits(w.task)),
         code=graph.code("selftrain.data.check"),
     shell:
-        "python -m selftrain stage --log {log} check --settings {params.settings} --output {output}"
+        "python -m selftrain stage --log {log:q} check --settings {params.settings:q} --output {output:q}"
 
 
 if not workflow.is_main_process:
@@ -58,7 +58,7 @@ rule list:
         files=lambda w: graph.signature(w.task, w.split),
         code=graph.code("selftrain.data.tables"),
     shell:
-        "python -m selftrain stage --log {log} list --settings {params.settings} --output {output}"
+        "python -m selftrain stage --log {log:q} list --settings {params.settings:q} --output {output:q}"
 
 
 # Early, so that a mistake in a review is told before hours of training.
@@ -77,7 +77,8 @@ rule review:
         settings=lambda w: graph.told(graph.review(w.task)),
         code=graph.code("selftrain.data.review"),
     shell:
-        "python -m selftrain stage --log {log} review --settings {params.settings} --images {input.images} --output {output}"
+        "python -m selftrain stage --log {log:q} review --settings {params.settings:q} --images {input.images:q}"
+        " --output {output:q}"
 
 
 rule statistics:
@@ -95,5 +96,5 @@ rule statistics:
         settings=lambda w: graph.told(graph.read(w.task, w.split)),
         code=graph.code("selftrain.data.tables"),
     shell:
-        "python -m selftrain stage --log {log} statistics --settings {params.settings} --images {input.images}"
-        " --classes {output.classes} --statistics {output.statistics}"
+        "python -m selftrain stage --log {log:q} statistics --settings {params.settings:q} --images {input.images:q}"
+        " --classes {output.classes:q} --statistics {output.statistics:q}"

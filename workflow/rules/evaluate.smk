@@ -31,9 +31,9 @@ rule evaluate:
             f"--images={split}={file}" for split, file in zip(graph.evaluation_splits(w.task), input.images)
         ],
     shell:
-        "python -m selftrain stage --log {log} evaluate --settings {params.settings} --model {input.model} {params.images:q}"
-        " --labeled {input.labeled} --threads {resources.torch_threads}"
-        " --confusion {output.confusion} --metrics {output.metrics} --sizes {output.sizes}"
+        "python -m selftrain stage --log {log:q} evaluate --settings {params.settings:q} --model {input.model:q}"
+        " {params.images:q} --labeled {input.labeled:q} --threads {resources.torch_threads:q}"
+        " --confusion {output.confusion:q} --metrics {output.metrics:q} --sizes {output.sizes:q}"
 
 
 rule score:
@@ -50,8 +50,8 @@ rule score:
         settings=lambda w: graph.told(graph.score(w.task)),
         code=graph.code("selftrain.evaluate.pseudo_labels"),
     shell:
-        "python -m selftrain stage --log {log} score --settings {params.settings} --pseudo-labels {input.labels} --truth {input.truth}"
-        " --output {output}"
+        "python -m selftrain stage --log {log:q} score --settings {params.settings:q} --pseudo-labels {input.labels:q}"
+        " --truth {input.truth:q} --output {output:q}"
 
 
 rule preview:
@@ -75,5 +75,5 @@ rule preview:
         ],
         labels=lambda w, input: [f"--pseudo-labels={file}" for file in input.labels],
     shell:
-        "python -m selftrain stage --log {log} preview --settings {params.settings} --images {input.images} {params.models:q}"
-        " {params.labels:q} --threads {resources.torch_threads} --output {output}"
+        "python -m selftrain stage --log {log:q} preview --settings {params.settings:q} --images {input.images:q}"
+        " {params.models:q} {params.labels:q} --threads {resources.torch_threads:q} --output {output:q}"

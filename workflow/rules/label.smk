@@ -19,8 +19,8 @@ rule select:
         code=lambda w: graph.select_code(model_of(w)),
         predictions=lambda w, input: [f"--prediction={file}" for file in input.predictions],
     shell:
-        "python -m selftrain stage --log {log} select --settings {params.settings} {params.predictions:q} --classes {input.classes}"
-        " --cut {output}"
+        "python -m selftrain stage --log {log:q} select --settings {params.settings:q} {params.predictions:q}"
+        " --classes {input.classes:q} --cut {output:q}"
 
 
 rule choose:
@@ -43,8 +43,8 @@ rule choose:
         code=lambda w: graph.choose_code(model_of(w)),
         files=lambda w, input: [f"--{name}={file}" for name, file in input.items()],
     shell:
-        "python -m selftrain stage --log {log} choose --settings {params.settings} {params.files:q}"
-        " --threads {resources.torch_threads} --output {output}"
+        "python -m selftrain stage --log {log:q} choose --settings {params.settings:q} {params.files:q}"
+        " --threads {resources.torch_threads:q} --output {output:q}"
 
 
 rule label:
@@ -65,7 +65,8 @@ rule label:
         code=graph.code("selftrain.label.stage"),
         files=lambda w, input: [f"--{name}={file}" for name, file in input.items()],
     shell:
-        "python -m selftrain stage --log {log} label --settings {params.settings} {params.files:q} --output {output}"
+        "python -m selftrain stage --log {log:q} label --settings {params.settings:q} {params.files:q}"
+        " --output {output:q}"
 
 
 rule merge:
@@ -95,5 +96,6 @@ rule merge:
         predictions=lambda w, input: [f"--prediction={file}" for file in input.predictions],
         review=lambda w, input: [f"--review={input.review}"] if "review" in input.keys() else [],
     shell:
-        "python -m selftrain stage --log {log} merge --settings {params.settings} {params.shards:q} {params.predictions:q} {params.review:q}"
-        " --cut {input.cut} --output {output.labels} --table {output.table}"
+        "python -m selftrain stage --log {log:q} merge --settings {params.settings:q} {params.shards:q}"
+        " {params.predictions:q} {params.review:q} --cut {input.cut:q} --output {output.labels:q}"
+        " --table {output.table:q}"

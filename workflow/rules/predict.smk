@@ -20,5 +20,5 @@ rule predict:
         code=lambda w: graph.predict_code(model_of(w), w.mode),
         files=lambda w, input: [f"--{name}={file}" for name, file in input.items()],
     shell:
-        "python -m selftrain stage --log {log} predict --settings {params.settings} {params.files:q}"
-        " --threads {resources.torch_threads} --output {output}"
+        "python -m selftrain stage --log {log:q} predict --settings {params.settings:q} {params.files:q}"
+        " --threads {resources.torch_threads:q} --output {output:q}"

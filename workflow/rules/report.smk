@@ -14,7 +14,7 @@ rule summary:
         settings=graph.told(graph.summary()),
         code=graph.code("selftrain.report.summary"),
     shell:
-        "python -m selftrain stage --log {log} summary --settings {params.settings} --output {output}"
+        "python -m selftrain stage --log {log:q} summary --settings {params.settings:q} --output {output:q}"
 
 
 rule report:
@@ -42,5 +42,5 @@ rule report:
         settings=graph.told(graph.report()),
         code=graph.code("selftrain.report.page"),
     shell:
-        "python -m selftrain stage --log {log} report --settings {params.settings} --summary {input.summary}"
-        " --output {output.page}"
+        "python -m selftrain stage --log {log:q} report --settings {params.settings:q} --summary {input.summary:q}"
+        " --output {output.page:q}"

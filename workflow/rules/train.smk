@@ -32,14 +32,15 @@ rule train:
         inputs=lambda w, input: [f"--input={name}={file}" for name, file in input.items()],
         outputs=lambda w, output: [f"--{name}={file}" for name, file in output.items()],
     shell:
-        "python -m selftrain stage --log {log} train --settings {params.settings} --code={params.code} --machine {resources.machine}"
-        " --processes {resources.gpu} --resume {params.resume} --finished {params.finished} {params.inputs:q} {params.outputs:q}"
+        "python -m selftrain stage --log {log:q} train --settings {params.settings:q} --code={params.code:q}"
+        " --machine {resources.machine:q} --processes {resources.gpu:q} --resume {params.resume:q}"
+        " --finished {params.finished:q} {params.inputs:q} {params.outputs:q}"
 
 
 # The same, for what other workflows can share: with SNAKEMAKE_OUTPUT_CACHE and --cache, docs/clusters.md says how.
 use rule train as pretrain with:
     wildcard_constraints:
-        model=r"pretrained/[A-Za-z0-9_-]+/seed-\d+",
+        model=rf"pretrained/[A-Za-z0-9_-]+/seed-{FROM_0}",
     cache: True
     priority: 2
 
@@ -58,7 +59,7 @@ use rule train as train_showing with:
         manifest=f"{RESULTS}/{{task}}/{{model}}/manifest.json",
         examples=f"{RESULTS}/{{task}}/{{model}}/examples.h5",
     wildcard_constraints:
-        model=rf"(?:{'|'.join(graph.showing) or '(?!)'})/seed-\d+/round-[1-9]\d*",
+        model=rf"(?:{'|'.join(graph.showing) or '(?!)'})/seed-{FROM_0}/round-{FROM_1}",
 
 
 ruleorder: pretrain > train_showing > train

@@ -12,10 +12,8 @@ from pathlib import Path
 
 from selftrain.data import datasets
 from selftrain.errors import UserError
+from selftrain.settings.base import UNWRITABLE
 from selftrain.settings.data import DrawSettings, ListSettings
-
-UNWRITABLE = ("Cc", "Cs")
-"""Unicode's categories of control characters, and of what stands for bytes that are no text."""
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,15 @@
 import ast
 import difflib
 import inspect
+import unicodedata
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
+from pathlib import Path
 from textwrap import dedent
 from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -32,6 +35,35 @@ Part = Annotated[float, Field(gt=0, lt=1)]
 """Some of it, and not all."""
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
+
+UNWRITABLE = ("Cc", "Cs")
+"""Unicode's categories of control characters, and of what stands for bytes that are no text."""
+
+
+def graph_path(path: str) -> str:
+    """A path as it is, if Snakemake can have it: what stands in braces would be a wildcard to it.
+
+    Raises:
+        ValueError: it cannot, or it is empty.
+    """
+    if not path.strip():
+        raise ValueError("should be a path, not empty")
+    if any(sign in "{}" or unicodedata.category(sign) in UNWRITABLE for sign in path):
+        raise ValueError(f"{path!r} has braces or control characters, which Snakemake takes in no path; rename it")
+    return path
+
+
+def _folder_of_its_own(path: str) -> str:
+    """As Snakemake compares paths, by their text: without `./`, `//` and the last `/`."""
+    if str(Path(path)) in (".", "/"):
+        raise ValueError(f"should be a folder of its own, such as results, not {path!r}")
+    return str(Path(path))
+
+
+GraphPath = Annotated[str, AfterValidator(graph_path)]
+"""Of a file that jobs read."""
+GraphFolder = Annotated[GraphPath, AfterValidator(_folder_of_its_own)]
+"""Of what jobs make."""
 
 
 class Settings(BaseModel):

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from selftrain.settings.alarms import AlarmSettings
-from selftrain.settings.base import NotNegative, Settings, refuse
+from selftrain.settings.base import GraphFolder, NotNegative, Settings, refuse
 from selftrain.settings.data import Name, TaskSettings
 from selftrain.settings.experiments import DEFAULT_TRAIN, ExperimentSettings, Pretrain
 from selftrain.settings.inheritance import with_defaults
@@ -44,7 +44,7 @@ class Config(Settings):
     """The folder that the tasks' paths start from, seen from where the command is run."""
     outside_data_root: bool = False
     """Whether list files may name files outside of `data_root`; of a list that somebody else wrote, look first."""
-    results: str = "results"
+    results: GraphFolder = "results"
     """The folder of all that is made, seen from where the command is run."""
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0,)
     """Everything is trained once with each; the report tells their mean and deviation."""

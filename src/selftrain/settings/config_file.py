@@ -1,6 +1,7 @@
 """Reading config files, and telling what is wrong with them: one line per problem, in the words of the file."""
 
 import os
+import reprlib
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,19 @@ def _content(path: Path, where: str) -> dict[str, Any]:
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that is there twice, of which YAML would silently drop the first."""
+    """Refuses a key that is there twice, of which YAML would silently drop the first, and a null character, which no
+    name of a file can have; tells where a value is none of its tag, as in `!!bool x`, where PyYAML fails by accident.
+    """
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        if isinstance(node, yaml.ScalarNode) and "\0" in node.value:
+            raise yaml.constructor.ConstructorError(None, None, "a null character", node.start_mark)
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, LookupError, AttributeError) as error:
+            why = f" ({error})" if isinstance(error, ValueError) else ""
+            reason = f"{reprlib.repr(node.value)} is no {node.tag.rpartition(':')[2]}{why}"
+            raise yaml.constructor.ConstructorError(None, None, reason, node.start_mark) from None
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node: yaml.MappingNode = super().compose_mapping_node(anchor)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from selftrain.settings.base import Problem, Settings, by_name, nearest, one_or_many, refuse
+from selftrain.settings.base import GraphPath, Problem, Settings, by_name, nearest, one_or_many, refuse
 from selftrain.settings.classes import TABLES, ClassTable
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
@@ -199,7 +199,7 @@ class TaskSettings(Settings):
     """Images with labels, to learn from."""
     unlabeled: SplitSettings
     """Images to learn from without labels."""
-    review: str | None = None
+    review: GraphPath | None = None
     """Images whose pseudo-labels a person leaves out or replaces, in every round: CSV with the columns image,
     exclude (yes or no), mask (a PNG of class ids, its path seen from the table's folder), reason."""
     transductive: bool = False

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from selftrain.settings.base import NotNegative, Problem, Settings, refuse
+from selftrain.settings.base import GraphPath, NotNegative, Problem, Settings, refuse
 from selftrain.settings.hybrid import HybridSettings
 from selftrain.settings.inheritance import DEFAULT_STEPS
 from selftrain.settings.mixing import MeanTeacherMixingSettings
@@ -28,7 +28,7 @@ class PretrainSettings(Settings):
 
     model: ModelSettings = ModelSettings()
     train: TrainSettings = DEFAULT_TRAIN
-    start: str | None = None
+    start: GraphPath | None = None
     """An earlier model file (safetensors or a state dict) to start from; a head of other classes is replaced."""
     tasks: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     """Where it runs; none: on all tasks."""

