@@ -451,12 +451,21 @@ def table(path: str, **columns: Any) -> None:
     pd.read_csv(path, keep_default_na=False).assign(**columns).to_csv(path, index=False)
 
 
+def headed(path: str) -> None:
+    """Leaves the first line of a table."""
+    Path(path).write_text(Path(path).read_text().partition("\n")[0] + "\n")
+
+
 TRAIN, LABELS = f"{ROUND}/model.safetensors", f"{ROUND}/pseudo_labels.h5"
 SHARD = f"{ROUND}/pseudo_labels-0-of-2.h5"
 OTHER = SHARD.replace("round-1", "round-2")
 CLASSES = "results/toy/data/labeled/classes.csv"
 STATISTICS = "results/toy/data/labeled/statistics.h5"
 PREVIEW, PAGE = "results/toy/preview.h5", "results/report/index.html"
+LABELED, IMAGES, VAL, TRUTH = (
+    f"results/toy/data/{name}/images.csv" for name in ("labeled", "unlabeled", "val", "truth")
+)
+SUMMARY = "results/summary.csv"
 AGAIN = "run predict again to make it"
 
 ARTIFACTS: dict[str, tuple[Callable[[], Any], str, tuple[str, ...]]] = {
@@ -561,6 +570,77 @@ ARTIFACTS: dict[str, tuple[Callable[[], Any], str, tuple[str, ...]]] = {
         lambda: table(CLASSES, **{"class": list("abc")}),
         f"{ROUND}/cut.csv",
         (f"{CLASSES}: is about ('a', 'b', 'c'), not",),
+    ),
+    "a list of no images": (
+        lambda: headed(VAL),
+        f"{BASE}/confusion.csv",
+        (VAL, "broken inside (it has no rows); delete it, and run snakemake to make it again"),
+    ),
+    "an empty list of images": (lambda: Path(VAL).write_text(""), f"{BASE}/confusion.csv", (VAL, "(it is empty)")),
+    "half a list of images": (lambda: cut(Path(VAL)), f"{BASE}/confusion.csv", (VAL, "its last line has no end")),
+    "bytes for a list of images": (
+        lambda: Path(IMAGES).write_bytes(b"\xff\xfe\n"),
+        PREDICTION,
+        (IMAGES, "broken inside (it is no text)"),
+    ),
+    "zeros in a list of images": (
+        lambda: Path(IMAGES).write_text(Path(IMAGES).read_text().replace("png", "\0\0\0")),
+        PREDICTION,
+        (IMAGES, "broken inside (it is no text)"),
+    ),
+    "sizes that are none": (
+        lambda: table(IMAGES, height="nan"),
+        PREDICTION,
+        (IMAGES, "broken inside (height is 'nan', which is no count)"),
+    ),
+    "sizes below 0": (lambda: table(LABELED, width=-7), STATISTICS, (LABELED, "width is -7, which is no count")),
+    "sizes of 0": (lambda: table(LABELED, width=0), MODEL, (LABELED, "an image has no file or no size")),
+    "an image twice in a list": (
+        lambda: table(LABELED, image="x"),
+        MODEL,
+        (LABELED, "broken inside (the image 'x' is there twice)"),
+    ),
+    "a list of other columns": (
+        lambda: Path(TRUTH).write_text("image\na\n"),
+        f"{ROUND}/pseudo_label_scores.csv",
+        (f"{TRUTH}: has columns ['image'], not ['image', 'image_file', 'label_file', 'height'",),
+    ),
+    "metrics without rows": (lambda: headed(f"{ROUND}/metrics.csv"), SUMMARY, (f"{ROUND}/metrics.csv", "no rows")),
+    "half of the metrics": (lambda: cut(Path(f"{ROUND}/metrics.csv")), SUMMARY, ("metrics.csv: broken inside",)),
+    "an empty table of pseudo-labels": (
+        lambda: Path(f"{ROUND}/pseudo_labels.csv").write_text(""),
+        SUMMARY,
+        (f"{ROUND}/pseudo_labels.csv: broken inside (it is empty)",),
+    ),
+    "scores that are no numbers": (
+        lambda: table(f"{ROUND}/pseudo_label_scores.csv", accuracy="x"),
+        SUMMARY,
+        ("pseudo_label_scores.csv: broken inside (accuracy is 'x', which is no number)",),
+    ),
+    "a table of more cells": (
+        lambda: Path(f"{ROUND}/sizes.csv").write_text(Path(f"{ROUND}/sizes.csv").read_text() + "1,2,3\n"),
+        PAGE,
+        (f"{ROUND}/sizes.csv: broken inside (line ", "has 3 cells, not 7)"),
+    ),
+    "alarms with a quote without end": (
+        lambda: Path(f"{ROUND}/alarms.csv").write_text('alarm,class,value,limit,message\n"a,b,1,1,c\n'),
+        PAGE,
+        (f"{ROUND}/alarms.csv: broken inside (line ", "unexpected end of data"),
+    ),
+    "a training curve without steps": (
+        lambda: Path(f"{ROUND}/train.csv").write_text("a,b\n1,2\n"),
+        PAGE,
+        (f"{ROUND}/train.csv: has columns ['a', 'b'], not ['step']",),
+    ),
+    "half a manifest": (
+        lambda: cut(Path(f"{ROUND}/manifest.json")),
+        PAGE,
+        (f"{ROUND}/manifest.json: broken inside (", "delete it, and run snakemake"),
+    ),
+    "a manifest of nothing": (
+        lambda: Path(f"{ROUND}/manifest.json").write_text("{}"),
+        PAGE,
+        (f"{ROUND}/manifest.json: broken inside (it has no 'selftrain')",),
     ),
     "truncated statistics": (
         lambda: cut(Path(STATISTICS)),

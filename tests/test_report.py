@@ -91,7 +91,7 @@ def write_pseudo_labels(folder: Path, round_: int, truth: bool, weak: bool) -> N
     never = {"alarm": "never_predicted", "class": "NA", "value": 0.1, "limit": np.nan, "message": ALARM}
     pd.DataFrame([never]).to_csv(folder / "alarms.csv", index=False)
     if truth:
-        scores = pd.DataFrame({"class": ["", *CLASSES], "accuracy": [0.75] * 5})
+        scores = pd.DataFrame({"class": ["", *CLASSES], "pixels": 4, "correct": 3, "accuracy": 0.75})
         scores["weak_precision"] = [0.5, 0.5, 1, 0, np.nan] if weak else np.nan
         scores["weak_recall"] = [0.75, 1, 0.25, 0, np.nan] if weak else np.nan
         scores.to_csv(folder / "pseudo_label_scores.csv", index=False)
@@ -410,7 +410,7 @@ def test_another_table_is_no_summary(tmp_path):
     (tmp_path / "summary.csv").write_text("a,b\n1,2\n")
     with pytest.raises(UserError, match="has columns"):
         print_summary(tmp_path / "summary.csv")
-    with pytest.raises(UserError, match="not a readable summary"):
+    with pytest.raises(UserError, match="no such file"):
         print_summary(tmp_path / "absent.csv")
 
 

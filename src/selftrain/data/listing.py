@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import glob
 import os
-import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,10 +11,8 @@ from pathlib import Path
 
 from selftrain.data import datasets
 from selftrain.errors import UserError
+from selftrain.names import writable
 from selftrain.settings.data import DrawSettings, ListSettings
-
-UNWRITABLE = ("Cc", "Cs")
-"""Unicode's categories of control characters, and of what stands for bytes that are no text."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +89,7 @@ def _odd_names(items: list[Item]) -> list[str]:
     return [
         f"{str(file)!r}: a name with a line break or another sign that cannot be written; rename it"
         for file in _files(items)
-        if any(unicodedata.category(sign) in UNWRITABLE for sign in str(file))
+        if not writable(str(file))
     ]
 
 

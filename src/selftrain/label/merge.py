@@ -19,28 +19,12 @@ from selftrain.agreement import agreeing
 from selftrain.data.review import read_checked
 from selftrain.errors import UserError
 from selftrain.label.layout import MADE, SHARD, Counts, create_planes, made_from, write_images
-from selftrain.label.pseudo_labels import FORMAT
+from selftrain.label.pseudo_labels import CLASS_COLUMNS, FORMAT
 from selftrain.label.weak_labels import weak_labels
 from selftrain.predict.store import Predictions, read_histograms
 from selftrain.progress import Progress, following
 from selftrain.select.cut import kl_divergence, read_cut
 from selftrain.settings.selection import LabelSettings
-
-CLASS_COLUMNS = [
-    "class",
-    "predicted",
-    "filtered",
-    "agreeing",
-    "pixels",
-    "share",
-    "prior",
-    "threshold_log_odds",
-    "threshold_probability",
-    "kept_fraction",
-    "images",
-    "changed",
-    "weak_images",
-]
 
 
 def merge(

@@ -25,6 +25,22 @@ OF_IMAGES = {
     "mean_confidence": ("f", "N"),
 }
 """What a shard has, too."""
+CLASS_COLUMNS = [
+    "class",
+    "predicted",
+    "filtered",
+    "agreeing",
+    "pixels",
+    "share",
+    "prior",
+    "threshold_log_odds",
+    "threshold_probability",
+    "kept_fraction",
+    "images",
+    "changed",
+    "weak_images",
+]
+"""Of the table `classes`, and of pseudo_labels.csv, which is the same."""
 FORMAT = hdf5.Format(
     "selftrain-pseudo-labels",
     5,
