@@ -23,7 +23,7 @@ from selftrain import hdf5
 from selftrain.code_digest import Sources, _companions
 from selftrain.confidence import BINS
 from selftrain.errors import UserError
-from selftrain.label.pseudo_labels import FORMAT
+from selftrain.label.pseudo_labels import CLASS_COLUMNS, FORMAT
 from selftrain.report.page import write_report
 from selftrain.report.pictures import overlay, strips
 from selftrain.report.results import read_results, read_summary
@@ -106,9 +106,11 @@ def write_pseudo_labels(folder: Path, round_: int, truth: bool, weak: bool) -> N
         hdf5.write_histogram(file, histogram)
         bins = np.array([16384, 20000, 24000, BINS])
         cut = pd.DataFrame({"class": CLASSES, "threshold_bin": bins, "kept_fraction": [1, 1, 0.5, 0]})
+        cut = cut.assign(prior=0.25, mean_size=0.1)
         hdf5.write_table(file, "cut", cut)
-        hdf5.write_table(file, "classes", table[["class", "pixels"]])
+        hdf5.write_table(file, "classes", table[CLASS_COLUMNS])
         file.attrs.update(classes=json.dumps(CLASSES), method="dars", round=round_, portion=0.2)
+        file.attrs.update(settings="{}", branches=1)
 
 
 def write_images(folder: Path, truth: bool) -> dict[str, str | None]:

@@ -13,7 +13,7 @@ from selftrain.alarms import kinds
 from selftrain.confidence import BINS, log_odds_of, probability_of
 from selftrain.errors import UserError
 from selftrain.evaluate.tables import SCORES
-from selftrain.label.pseudo_labels import PseudoLabels
+from selftrain.label.pseudo_labels import FORMAT, PseudoLabels
 from selftrain.predict.store import Predictions
 from selftrain.preview.file import Preview
 from selftrain.select.cut import Counts, at_or_above, kl_divergence
@@ -96,7 +96,8 @@ def select_portions(labels: PseudoLabels, portions: Sequence[float]) -> pd.DataF
     One row per class: `class`, `prior`, and for each portion p the columns `p pixels` (expected), `p share` (of all
     selected pixels) and `p threshold` (probability; empty where nothing is selected).
     """
-    settings = LabelSettings.model_validate_json(labels.attributes["settings"]).select
+    with FORMAT.telling(labels.path):
+        settings = LabelSettings.model_validate_json(labels.attributes["settings"]).select
     if has_fixed_threshold(settings):
         raise UserError(f"{labels.path}: was selected by a fixed threshold, which no portion changes")
     if not all(0 <= portion <= 1 for portion in portions):

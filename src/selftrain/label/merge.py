@@ -179,7 +179,7 @@ def _together(settings: LabelSettings, shards: Sequence[Path], predictions: Sequ
     models: dict[str, Path] = {}
     filters: dict[tuple[int, int], Path] = {}
     for path, prediction in zip(shards, predictions, strict=True):
-        with Predictions(prediction) as source, SHARD.open(path) as shard:
+        with Predictions(prediction) as source, SHARD.read(path) as shard:
             if hdf5.read_names(shard, "images") != source.images:
                 raise UserError(f"{path}: has other images than {prediction}; run label again")
             if shard.attrs.get(MADE) != made_from(settings, source, cut):
