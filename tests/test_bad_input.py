@@ -644,7 +644,7 @@ ARTIFACTS: dict[str, tuple[Callable[[], Any], str, tuple[str, ...]]] = {
         (IMAGES, "broken inside (height is 'nan', which is no count)"),
     ),
     "sizes below 0": (lambda: table(LABELED, width=-7), STATISTICS, (LABELED, "width is -7, which is no count")),
-    "sizes of 0": (lambda: table(LABELED, width=0), MODEL, (LABELED, "an image has no file or no size")),
+    "sizes of 0": (lambda: table(LABELED, width=0), MODEL, (LABELED, "an image has no size")),
     "an image twice in a list": (
         lambda: table(LABELED, image="x"),
         MODEL,

@@ -59,15 +59,15 @@ def read_images(path: Path | str) -> pd.DataFrame:
     """The table that `write_images` wrote; names stay text, absent labels are empty text.
 
     Raises:
-        UserError: it is missing, another table, without images, or of images without a name, a file or a size.
+        UserError: it is missing, another table, without images, or of images without a name or a size.
     """
     table = read_table(path, COLUMNS)
     try:
         check_names(table.image.to_list())
     except ValueError as error:
         raise UserError(f"{path}: broken inside ({error}); {AGAIN}") from None
-    if not table.image_file.all() or not table[["height", "width"]].all(axis=None):
-        raise UserError(f"{path}: broken inside (an image has no file or no size); {AGAIN}")
+    if not table[["height", "width"]].all(axis=None):
+        raise UserError(f"{path}: broken inside (an image has no size); {AGAIN}")
     return table
 
 
