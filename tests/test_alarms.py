@@ -261,5 +261,5 @@ def test_tables_that_do_not_belong_together(decided):
     (decided / "signs.csv").write_text("class,left\n")
     with pytest.raises(UserError, match=r"signs\.csv: has columns"):
         alarms(AlarmSettings(), *paths)
-    with pytest.raises(UserError, match=r"absent\.csv: not a readable table"):
+    with pytest.raises(UserError, match=r"absent\.csv: no such file; run signs again"):
         read_signs(decided / "absent.csv")

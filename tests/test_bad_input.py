@@ -486,12 +486,21 @@ def table(path: str, **columns: Any) -> None:
     pd.read_csv(path, keep_default_na=False).assign(**columns).to_csv(path, index=False)
 
 
+def headed(path: str) -> None:
+    """Leaves the first line of a table."""
+    Path(path).write_text(Path(path).read_text().partition("\n")[0] + "\n")
+
+
 TRAIN, LABELS = f"{ROUND}/model.safetensors", f"{ROUND}/pseudo_labels.h5"
 SHARD = f"{ROUND}/pseudo_labels-0-of-2.h5"
 OTHER = SHARD.replace("round-1", "round-2")
 CLASSES = "results/toy/data/labeled/classes.csv"
 STATISTICS = "results/toy/data/labeled/statistics.h5"
 PREVIEW, PAGE = "results/toy/preview.h5", "results/report/index.html"
+LABELED, IMAGES, VAL, TRUTH = (
+    f"results/toy/data/{name}/images.csv" for name in ("labeled", "unlabeled", "val", "truth")
+)
+SUMMARY = "results/summary.csv"
 AGAIN = "run predict again to make it"
 
 ARTIFACTS: dict[str, tuple[Callable[[], Any], str, tuple[str, ...]]] = {
@@ -570,6 +579,56 @@ ARTIFACTS: dict[str, tuple[Callable[[], Any], str, tuple[str, ...]]] = {
         TRAIN,
         (LABELS, "its images are not those of", "make it again"),
     ),
+    "a class id that there is not": (
+        lambda: edit(LABELS, lambda file: file["label"].__setitem__(..., 250)),
+        TRAIN,
+        (LABELS, "broken inside ('/label' has the class id 250, and there are 3 classes)", "label again"),
+    ),
+    "a class id that there is not in a shard": (
+        lambda: edit(PREDICTION, lambda file: file["class"].__setitem__((0, 0, 0), 3)),
+        SHARD,
+        (PREDICTION, "'/class' has the class id 3, and there are 3 classes", AGAIN),
+    ),
+    "images of no pixels": (
+        lambda: edit(LABELS, lambda file: file["shapes"].__setitem__(0, 0)),
+        f"{ROUND}/pseudo_label_scores.csv",
+        (LABELS, "broken inside (an image is 0×0 on a canvas of", "label again"),
+    ),
+    "images beyond the canvas": (
+        lambda: edit(PREDICTION, lambda file: file["shapes"].__setitem__(0, 9999)),
+        SHARD,
+        (PREDICTION, "broken inside (an image is 9999×9999 on a canvas of", AGAIN),
+    ),
+    "a name that leads elsewhere": (
+        lambda: edit(LABELS, lambda file: file["images"].__setitem__(0, "../../escaped")),
+        TRAIN,
+        (LABELS, "broken inside (an image is called '../../escaped')", "label again"),
+    ),
+    "no name": (
+        lambda: edit(PREDICTION, lambda file: file["images"].__setitem__(0, "")),
+        SHARD,
+        (PREDICTION, "broken inside (an image is called '')", AGAIN),
+    ),
+    "a cut of other columns": (
+        lambda: edit(LABELS, replaced("cut", np.zeros(3, [("prior", float), ("threshold_bin", int)]))),
+        TRAIN,
+        (LABELS, "broken inside ('cut' has no column 'class' of text)", "label again"),
+    ),
+    "colors that are none": (
+        lambda: edit(PREDICTION, lambda file: file.attrs.update(colors="[[1, 2, 256]]")),
+        SHARD,
+        (PREDICTION, "broken inside (its attribute 'colors' is '[[1, 2, 256]]')", AGAIN),
+    ),
+    "an agreement of no number": (
+        lambda: edit(PREDICTION, lambda file: file.attrs.update(least_agreement="x")),
+        f"{ROUND}/cut.csv",
+        (PREDICTION, "its attribute 'least_agreement' is 'x'", AGAIN),
+    ),
+    "a shard of labels whose images have no names": (
+        lambda: edit(SHARD, lambda file: file["images"].__setitem__(0, "a/../../b")),
+        LABELS,
+        (SHARD, "broken inside (an image is called 'a/../../b')", "label again"),
+    ),
     "labels of another round": (lambda: shutil.copy(OTHER, SHARD), LABELS, (SHARD, "of another round", "label again")),
     "a missing shard of labels": (lambda: Path(SHARD).unlink(), LABELS, (SHARD, "no such file; run label again")),
     "a cut of other predictions": (
@@ -596,6 +655,77 @@ ARTIFACTS: dict[str, tuple[Callable[[], Any], str, tuple[str, ...]]] = {
         lambda: table(CLASSES, **{"class": list("abc")}),
         f"{ROUND}/cut.csv",
         (f"{CLASSES}: is about ('a', 'b', 'c'), not",),
+    ),
+    "a list of no images": (
+        lambda: headed(VAL),
+        f"{BASE}/confusion.csv",
+        (VAL, "broken inside (it has no rows); delete it, and run snakemake to make it again"),
+    ),
+    "an empty list of images": (lambda: Path(VAL).write_text(""), f"{BASE}/confusion.csv", (VAL, "(it is empty)")),
+    "half a list of images": (lambda: cut(Path(VAL)), f"{BASE}/confusion.csv", (VAL, "its last line has no end")),
+    "bytes for a list of images": (
+        lambda: Path(IMAGES).write_bytes(b"\xff\xfe\n"),
+        PREDICTION,
+        (IMAGES, "broken inside (it is no text)"),
+    ),
+    "zeros in a list of images": (
+        lambda: Path(IMAGES).write_text(Path(IMAGES).read_text().replace("png", "\0\0\0")),
+        PREDICTION,
+        (IMAGES, "broken inside (it is no text)"),
+    ),
+    "sizes that are none": (
+        lambda: table(IMAGES, height="nan"),
+        PREDICTION,
+        (IMAGES, "broken inside (height is 'nan', which is no count)"),
+    ),
+    "sizes below 0": (lambda: table(LABELED, width=-7), STATISTICS, (LABELED, "width is -7, which is no count")),
+    "sizes of 0": (lambda: table(LABELED, width=0), MODEL, (LABELED, "an image has no size")),
+    "an image twice in a list": (
+        lambda: table(LABELED, image="x"),
+        MODEL,
+        (LABELED, "broken inside (the image 'x' is there twice)"),
+    ),
+    "a list of other columns": (
+        lambda: Path(TRUTH).write_text("image\na\n"),
+        f"{ROUND}/pseudo_label_scores.csv",
+        (f"{TRUTH}: has columns ['image'], not ['image', 'image_file', 'label_file', 'height'",),
+    ),
+    "metrics without rows": (lambda: headed(f"{ROUND}/metrics.csv"), SUMMARY, (f"{ROUND}/metrics.csv", "no rows")),
+    "half of the metrics": (lambda: cut(Path(f"{ROUND}/metrics.csv")), SUMMARY, ("metrics.csv: broken inside",)),
+    "an empty table of pseudo-labels": (
+        lambda: Path(f"{ROUND}/pseudo_labels.csv").write_text(""),
+        SUMMARY,
+        (f"{ROUND}/pseudo_labels.csv: broken inside (it is empty)",),
+    ),
+    "scores that are no numbers": (
+        lambda: table(f"{ROUND}/pseudo_label_scores.csv", accuracy="x"),
+        SUMMARY,
+        ("pseudo_label_scores.csv: broken inside (accuracy is 'x', which is no number)",),
+    ),
+    "a table of more cells": (
+        lambda: Path(f"{ROUND}/sizes.csv").write_text(Path(f"{ROUND}/sizes.csv").read_text() + "1,2,3\n"),
+        PAGE,
+        (f"{ROUND}/sizes.csv: broken inside (line ", "has 3 cells, not 7)"),
+    ),
+    "alarms with a quote without end": (
+        lambda: Path(f"{ROUND}/alarms.csv").write_text('alarm,class,value,limit,message\n"a,b,1,1,c\n'),
+        PAGE,
+        (f"{ROUND}/alarms.csv: broken inside (line ", "unexpected end of data"),
+    ),
+    "a training curve without steps": (
+        lambda: Path(f"{ROUND}/train.csv").write_text("a,b\n1,2\n"),
+        PAGE,
+        (f"{ROUND}/train.csv: has columns ['a', 'b'], not ['step']",),
+    ),
+    "half a manifest": (
+        lambda: cut(Path(f"{ROUND}/manifest.json")),
+        PAGE,
+        (f"{ROUND}/manifest.json: broken inside (", "delete it, and run snakemake"),
+    ),
+    "a manifest of nothing": (
+        lambda: Path(f"{ROUND}/manifest.json").write_text("{}"),
+        PAGE,
+        (f"{ROUND}/manifest.json: broken inside (it has no 'selftrain')",),
     ),
     "truncated statistics": (
         lambda: cut(Path(STATISTICS)),
@@ -730,6 +860,64 @@ def test_commands_that_read(command, name, broken, tmp_path, refused, monkeypatc
     output = ["-o", str(tmp_path / "out.png")] if command in ("show", "predict", "export", "export-labels") else []
     refused(command, tmp_path / name, *images, *output, told=(name,), outputs=[tmp_path / "out.png"])
     assert not (tmp_path / "code-ran").exists()
+
+
+def named(name: str) -> Callable[[h5py.File], None]:
+    return lambda file: file["images"].__setitem__(0, name)
+
+
+def told_of(name: str, value: Any) -> Callable[[h5py.File], None]:
+    return lambda file: file.attrs.pop(name) if value is None else file.attrs.update({name: value})
+
+
+OPENED = ("inspect", "show", "export-labels")
+STRANGE: dict[str, tuple[Callable[[h5py.File], Any], str, tuple[str, ...]]] = {
+    **{
+        f"an image called {name!r}": (named(name), f"broken inside (an image is called {name!r}); run label", OPENED)
+        for name in ("../../escaped", "/tmp/escaped", "", "a/../../escaped", "a\nb", "..", ".")
+    },
+    "an image twice": (named("unlabeled-1"), "broken inside (the image 'unlabeled-1' is there twice)", OPENED),
+    "images of no pixels": (lambda file: file["shapes"].__setitem__(0, 0), "an image is 0×0 on a canvas of", OPENED),
+    "another id": (
+        lambda file: file["label"].__setitem__((0, 0, 0), 250),
+        "broken inside ('/label' has the class id 250, and there are 3 classes); run label again to make it",
+        ("show", "export-labels"),
+    ),
+    "branches without agreement": (told_of("branches", 2), "no dataset 'agreement', and there are 2", OPENED),
+    "no table": (replaced("classes", np.zeros(3, [("a", float)])), "'classes' has no column 'class' of text", OPENED),
+    "settings of nothing": (told_of("settings", "{}"), "broken inside (", ("inspect --portion 0.5",)),
+    **{
+        f"{name} {value!r}": (
+            told_of(name, value),
+            f"broken inside (no attribute '{name}')" if value is None else f"broken inside (its attribute '{name}' is ",
+            OPENED,
+        )
+        for name, value in [
+            ("colors", "x"),
+            ("colors", "[[1]]"),
+            ("settings", None),
+            ("settings", 3),
+            ("round", None),
+            ("round", "x"),
+            ("branches", -1),
+            ("method", None),
+            ("portion", "x"),
+            ("review", '[{"image": 3}]'),
+        ]
+    },
+}
+
+
+@pytest.mark.parametrize("case", STRANGE)
+def test_a_strangers_pseudo_labels(case, results, refused):
+    """Whoever made them: nothing is written beside the folder that is named, and what is wrong is told."""
+    change, told, commands = STRANGE[case]
+    edit(LABELS, change)
+    for command in commands:
+        name, *options = command.split()
+        output = [] if name == "inspect" else ["-o", {"show": "out/a.png"}.get(name, "out")]
+        refused(name, LABELS, *options, *output, told=(f"{LABELS}: ", told), outputs=[Path("out")])
+    assert not [*Path().absolute().parent.glob("**/*escaped*"), *Path("/tmp").glob("escaped*")]
 
 
 @pytest.mark.parametrize("command", ["predict", "export", "show"])

@@ -23,7 +23,7 @@ from selftrain import hdf5
 from selftrain.code_digest import Sources, _companions
 from selftrain.confidence import BINS
 from selftrain.errors import UserError
-from selftrain.label.pseudo_labels import FORMAT
+from selftrain.label.pseudo_labels import CLASS_COLUMNS, FORMAT
 from selftrain.report.page import write_report
 from selftrain.report.pictures import overlay, strips
 from selftrain.report.results import read_results, read_summary
@@ -91,7 +91,7 @@ def write_pseudo_labels(folder: Path, round_: int, truth: bool, weak: bool) -> N
     never = {"alarm": "never_predicted", "class": "NA", "value": 0.1, "limit": np.nan, "message": ALARM}
     pd.DataFrame([never]).to_csv(folder / "alarms.csv", index=False)
     if truth:
-        scores = pd.DataFrame({"class": ["", *CLASSES], "accuracy": [0.75] * 5})
+        scores = pd.DataFrame({"class": ["", *CLASSES], "pixels": 4, "correct": 3, "accuracy": 0.75})
         scores["weak_precision"] = [0.5, 0.5, 1, 0, np.nan] if weak else np.nan
         scores["weak_recall"] = [0.75, 1, 0.25, 0, np.nan] if weak else np.nan
         scores.to_csv(folder / "pseudo_label_scores.csv", index=False)
@@ -106,9 +106,11 @@ def write_pseudo_labels(folder: Path, round_: int, truth: bool, weak: bool) -> N
         hdf5.write_histogram(file, histogram)
         bins = np.array([16384, 20000, 24000, BINS])
         cut = pd.DataFrame({"class": CLASSES, "threshold_bin": bins, "kept_fraction": [1, 1, 0.5, 0]})
+        cut = cut.assign(prior=0.25, mean_size=0.1)
         hdf5.write_table(file, "cut", cut)
-        hdf5.write_table(file, "classes", table[["class", "pixels"]])
+        hdf5.write_table(file, "classes", table[CLASS_COLUMNS])
         file.attrs.update(classes=json.dumps(CLASSES), method="dars", round=round_, portion=0.2)
+        file.attrs.update(settings="{}", branches=1)
 
 
 def write_images(folder: Path, truth: bool) -> dict[str, str | None]:
@@ -410,7 +412,7 @@ def test_another_table_is_no_summary(tmp_path):
     (tmp_path / "summary.csv").write_text("a,b\n1,2\n")
     with pytest.raises(UserError, match="has columns"):
         print_summary(tmp_path / "summary.csv")
-    with pytest.raises(UserError, match="not a readable summary"):
+    with pytest.raises(UserError, match="no such file"):
         print_summary(tmp_path / "absent.csv")
 
 

@@ -199,16 +199,16 @@ def test_a_class_that_is_nowhere_is_a_dash(tmp_path):
 
 
 def test_other_files_are_no_confusion(file, tmp_path):
-    with pytest.raises(UserError, match="not a readable confusion"):
+    with pytest.raises(UserError, match="no such file"):
         read_confusion(tmp_path / "absent.csv")
-    with pytest.raises(UserError, match="not a readable confusion"):
+    with pytest.raises(UserError, match="cannot be read"):
         read_confusion(tmp_path)
     table = pd.read_csv(file, keep_default_na=False)
     wrong = {
         "has columns": table.rename(columns={"pixels": "count"}),
-        "not counts": table.assign(pixels=table.pixels / 2),
-        "its pixels are not": table.assign(pixels=-1),
-        "are not counts;": table[:0],
+        "which is no count": table.assign(pixels=table.pixels / 2),
+        "pixels is -1": table.assign(pixels=-1),
+        "it has no rows": table[:0],
         "split 'other' has not every pair": table[:-1],
         "split 'val' has not every pair": pd.concat([table, table]),
     }

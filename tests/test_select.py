@@ -204,11 +204,16 @@ def test_mistakes_are_named(files):
         run(files, classes=("a", "b", "c"))
     with pytest.raises(UserError, match=r"classes\.csv: is about"):
         run(files)
-    for text in ("nothing", "class,share\na,0.2\nb,0.6\nNA,0.2\n", "class,share,mean_size\na,0.2,big\n"):
+    wrong = {
+        "nothing": r"broken inside \(its last line has no end\)",
+        "class,share\na,0.2\nb,0.6\nNA,0.2\n": "has columns",
+        "class,share,images,mean_size\na,0.2,1,big\n": r"broken inside \(mean_size is 'big', which is no number\)",
+    }
+    for text, told in wrong.items():
         (files / "classes.csv").write_text(text)
-        with pytest.raises(UserError, match=r"classes\.csv: not a table"):
+        with pytest.raises(UserError, match=rf"classes\.csv: {told}.*run statistics again"):
             run(files)
-    with pytest.raises(UserError, match=r"absent\.csv: not a readable cut"):
+    with pytest.raises(UserError, match=r"absent\.csv: no such file; run select again"):
         read_cut(files / "absent.csv")
     (files / "cut.csv").write_text("class,predicted\na,1\n")
     with pytest.raises(UserError, match=r"cut\.csv: has columns"):

@@ -13,7 +13,7 @@ from selftrain import hdf5
 from selftrain.confidence import BINS
 from selftrain.data.reading import read_image
 from selftrain.data.tables import read_images, write_images
-from selftrain.label.pseudo_labels import FORMAT
+from selftrain.label.pseudo_labels import CLASS_COLUMNS, FORMAT
 from selftrain.models import files
 from selftrain.models.segmenter import Segmenter
 from selftrain.settings.config import MachineSettings
@@ -98,9 +98,15 @@ def write_pseudo_labels(path, names, labels, classes=CLASSES, mean_size=0.2, rel
         file["histogram"] = np.zeros((len(classes), BINS), np.int64)
         shares = counts.sum(0) / max(1, counts.sum())
         hdf5.write_table(
-            file, "classes", pd.DataFrame({"class": list(classes), "share": shares, "prior": shares[::-1]})
+            file,
+            "classes",
+            pd.DataFrame({name: 0 for name in CLASS_COLUMNS}, range(len(classes))).assign(
+                **{"class": list(classes), "share": shares, "prior": shares[::-1]}
+            ),
         )
-        hdf5.write_table(file, "cut", pd.DataFrame({"class": list(classes), "mean_size": mean_sizes}))
+        cut = {"class": list(classes), "prior": shares[::-1], "mean_size": mean_sizes}
+        hdf5.write_table(file, "cut", pd.DataFrame(cut | {"threshold_bin": BINS, "kept_fraction": 0.0}))
+        file.attrs.update(method="dars", round=1, portion=0.5, settings="{}", branches=1)
     return path
 
 

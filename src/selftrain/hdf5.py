@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +20,7 @@ from isal import isal_zlib
 from selftrain import artifacts
 from selftrain.confidence import BINS
 from selftrain.errors import UserError
+from selftrain.names import check_names
 
 TILE = 1024
 """The longest side of a chunk."""
@@ -44,6 +45,10 @@ class Format:
     optional: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     has_classes: bool = False
     """Whether their names are in the attribute `classes`, as JSON."""
+    attributes: Mapping[str, Callable[[Any], bool]] = field(default_factory=dict)
+    """Whether the value of each is right, None where there is none."""
+    columns: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Of each table that `read_table` reads, those that it must have: `class`, which is text, and numbers."""
 
     @contextmanager
     def read(self, path: Path | str) -> Iterator[h5py.File]:
@@ -104,19 +109,32 @@ class Format:
             if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
                 return "its classes are no names"
             lengths["C"] = len(names)
-        for name, (kind, shape) in {**self.datasets, **self.optional}.items():
-            link = file.get(name, getlink=True)
-            if link is None and name in self.optional:
-                continue
-            found = file.get(name) if isinstance(link, h5py.HardLink) else None  # no other file is read in its place
-            if not isinstance(found, h5py.Dataset) or found.is_virtual or found.external:
-                return f"no dataset '{name}'"
-            if found.dtype.kind != kind or len(found.shape) != len(shape):
-                return f"'{name}' is of type {found.dtype} and shape {found.shape}"
-            for letter, length in zip(shape, found.shape, strict=True):
-                wanted = int(letter) if letter.isdigit() else lengths.setdefault(letter, length)
-                if length != wanted:
-                    return f"'{name}' has the shape {found.shape}, where {wanted} are needed in place of {length}"
+        for name, is_right in self.attributes.items():
+            value = file.attrs.get(name)
+            if not is_right(value):
+                return f"no attribute '{name}'" if value is None else f"its attribute '{name}' is {value!r:.60}"
+        problems = (self._problem_of(file, name, lengths) for name in (*self.datasets, *self.optional))
+        return next(filter(None, problems), None)
+
+    def _problem_of(self, file: h5py.File, name: str, lengths: dict[str, int]) -> str | None:
+        """What is wrong with one of its datasets; `lengths` are those that letters stand for so far."""
+        link = file.get(name, getlink=True)
+        if link is None and name in self.optional:
+            return None
+        found = file.get(name) if isinstance(link, h5py.HardLink) else None  # no other file is read in its place
+        if not isinstance(found, h5py.Dataset) or found.is_virtual or found.external:
+            return f"no dataset '{name}'"
+        kind, shape = {**self.datasets, **self.optional}[name]
+        if found.dtype.kind != kind or len(found.shape) != len(shape):
+            return f"'{name}' is of type {found.dtype} and shape {found.shape}"
+        for letter, length in zip(shape, found.shape, strict=True):
+            wanted = int(letter) if letter.isdigit() else lengths.setdefault(letter, length)
+            if length != wanted:
+                return f"'{name}' has the shape {found.shape}, where {wanted} are needed in place of {length}"
+        for column in self.columns.get(name, ()):
+            of = "text" if column == "class" else "numbers"
+            if column not in found.dtype.names or found.dtype[column].kind not in {"text": "O", "numbers": "iuf"}[of]:
+                return f"'{name}' has no column '{column}' of {of}"
         return None
 
     @contextmanager
@@ -285,8 +303,83 @@ def write_names(file: h5py.File, name: str, names: Sequence[str]) -> None:
 
 
 def read_names(file: h5py.File, name: str) -> list[str]:
-    """What `write_names` wrote."""
-    return file[name].asstr()[:].tolist()
+    """What `write_names` wrote; a name may become part of a path, so whoever made the file, it leads nowhere else.
+
+    Raises:
+        ValueError: one is no name of an image, or is there twice.
+    """
+    names: list[str] = file[name].asstr()[:].tolist()
+    check_names(names)
+    return names
+
+
+def read_shapes(file: h5py.File, name: str, canvas: tuple[int, int] | None = None) -> npt.NDArray[np.int32]:
+    """True heights and widths of images, (N, 2).
+
+    Raises:
+        ValueError: an image has no pixels, or is larger than the canvas.
+    """
+    shapes: npt.NDArray[np.int32] = file[name][:]
+    wrong = (shapes < 1).any(1)
+    if canvas is not None:
+        wrong |= (shapes > canvas).any(1)
+    if wrong.any():
+        height, width = shapes[wrong.argmax()]
+        within = "" if canvas is None else f" on a canvas of {canvas[0]}×{canvas[1]}"
+        raise ValueError(f"an image is {height}×{width}{within}")
+    return shapes
+
+
+def read_plane(planes: h5py.Dataset, position: int, size: tuple[int, int], classes: int | None = None) -> Any:
+    """One plane without padding, (h, w).
+
+    Args:
+        planes: (N, H, W).
+        position: which.
+        size: h and w.
+        classes: how many there are where it holds their ids, uint8, or 255; None: it holds something else.
+
+    Raises:
+        ValueError: it is smaller, or has other ids.
+    """
+    plane = planes[position, : size[0], : size[1]]
+    if plane.shape != tuple(size):
+        raise ValueError(
+            f"'{planes.name}' has {plane.shape[0]}×{plane.shape[1]} pixels of an image of {size[0]}×{size[1]}"
+        )
+    # As 255 + 1 is 0 in a byte, this is one pass over the plane, where every image of a training comes by.
+    if classes is not None and (largest := int((plane + np.uint8(1)).max(initial=0))) > classes:
+        raise ValueError(f"'{planes.name}' has the class id {largest - 1}, and there are {classes} classes")
+    return plane
+
+
+def is_text(value: Any) -> bool:
+    """Of an attribute: whether it is text."""
+    return isinstance(value, str)
+
+
+def is_count(value: Any) -> bool:
+    """Of an attribute: whether it is a whole number from 0 on."""
+    return isinstance(value, int | np.integer) and int(value) >= 0
+
+
+def is_number(value: Any) -> bool:
+    """Of an attribute: whether it is a number, or NaN."""
+    return isinstance(value, int | float | np.number)
+
+
+def are_colors(value: Any) -> bool:
+    """Of an attribute: whether it is JSON of null or of colors, three numbers from 0 to 255 each; it may be absent."""
+    if value is None:
+        return True
+    try:
+        colors = json.loads(value)
+        return colors is None or (
+            len(colors) <= 256
+            and all(len(color) == 3 and all(type(one) is int and 0 <= one <= 255 for one in color) for color in colors)
+        )
+    except (ValueError, TypeError):
+        return False
 
 
 def write_table(file: h5py.File, name: str, table: pd.DataFrame) -> None:

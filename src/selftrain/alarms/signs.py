@@ -17,6 +17,7 @@ from selftrain.confidence import BINS, groups
 from selftrain.errors import UserError
 from selftrain.predict.store import Predictions, read_histograms
 from selftrain.settings.data import IGNORE
+from selftrain.written import read_table
 
 Counts = npt.NDArray[np.int64]
 
@@ -103,13 +104,4 @@ def read_signs(path: Path | str) -> pd.DataFrame:
     Raises:
         UserError: it is missing, or another table.
     """
-    numbers = {column: [""] for column in COLUMNS[1:]}  # a class may be called "NA"
-    try:
-        table = pd.read_csv(
-            path, dtype={"class": str}, keep_default_na=False, na_values=numbers, float_precision="round_trip"
-        )
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not a readable table of signs ({error}); run signs again") from None
-    if list(table.columns) != COLUMNS:
-        raise UserError(f"{path}: has columns {list(table.columns)}, not {COLUMNS}; run signs again")
-    return table
+    return read_table(path, COLUMNS, "run signs again")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,11 @@ from torch import Tensor
 from selftrain import registry
 from selftrain.errors import UserError
 from selftrain.settings.calibration import Calibration
+from selftrain.written import read_json
 
 FORMAT = "selftrain-calibrator"
 VERSION = 1
+AGAIN = "run calibrate again to make it"
 
 
 class Calibrator:
@@ -57,20 +58,20 @@ def read_calibrator(path: Path, wanted: Calibration, model: str, classes: Sequen
     told = read_about(path)
     settings = wanted.model_dump(mode="json")
     if told["settings"] != settings:
-        raise UserError(f"{path}: made by {told['settings']}, not {settings}; run calibrate again to make it")
-    if tuple(told["classes"]) != tuple(classes):
+        raise UserError(f"{path}: made by {told['settings']}, not {settings}; {AGAIN}")
+    if told["classes"] != list(classes):
         raise UserError(f"{path}: made for the classes {told['classes']}, not {list(classes)}")
     if told["model"] != model:
-        raise UserError(f"{path}: was fitted to another model ({told['model']}, not {model}); run calibrate again")
-    return registry.load(registry.CALIBRATORS, wanted.name)(**told["parameters"])
+        raise UserError(f"{path}: was fitted to another model ({told['model']}, not {model}); {AGAIN}")
+    try:
+        return registry.load(registry.CALIBRATORS, wanted.name)(**told["parameters"])
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"{path}: broken inside ({error}); {AGAIN}") from error
 
 
 def read_about(path: Path) -> dict[str, Any]:
     """All that a calibrator's file says."""
-    try:
-        told = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not a readable calibrator ({error})") from None
-    if not isinstance(told, dict) or (told.get("format"), told.get("version")) != (FORMAT, VERSION):
-        raise UserError(f"{path}: not a calibrator of version {VERSION}; run calibrate again to make it")
+    told = read_json(path, ("format", "version", "settings", "classes", "model", "parameters"), AGAIN)
+    if (told["format"], told["version"]) != (FORMAT, VERSION):
+        raise UserError(f"{path}: not a calibrator of version {VERSION}; {AGAIN}")
     return told

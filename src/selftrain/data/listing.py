@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import glob
 import os
-import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from pathlib import Path
 
 from selftrain.data import datasets
 from selftrain.errors import UserError
-from selftrain.settings.base import UNWRITABLE
+from selftrain.names import writable
 from selftrain.settings.data import DrawSettings, ListSettings
 
 
@@ -90,7 +89,7 @@ def _odd_names(items: list[Item]) -> list[str]:
     return [
         f"{str(file)!r}: a name with a line break or another sign that cannot be written; rename it"
         for file in _files(items)
-        if any(unicodedata.category(sign) in UNWRITABLE for sign in str(file))
+        if not writable(str(file))
     ]
 
 

@@ -156,8 +156,9 @@ def read_checked(path: Path | None) -> dict[str, Reviewed]:
     """What `write_review` wrote, by image; nothing where there is no review."""
     if path is None:
         return {}
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    from selftrain.written import read_table  # not above: every call of Snakemake reads reviews
+
+    rows = read_table(path, CHECKED, empty=True).to_dict("records")
     masks = [Path(row["mask_file"]) if row["mask_file"] else None for row in rows]
     return {
         row["image"]: Reviewed(row["image"], mask, row["reason"], row["mask_digest"])

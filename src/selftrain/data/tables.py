@@ -20,8 +20,10 @@ from selftrain.data.decoding import image_size
 from selftrain.data.listing import list_split
 from selftrain.data.reading import read_label
 from selftrain.errors import UserError
+from selftrain.names import check_names
 from selftrain.progress import followed
 from selftrain.settings.data import IGNORE, ListSettings, ReadSettings, Size, WorkingSize, working_size
+from selftrain.written import AGAIN, read_table
 
 MAP = (64, 128)
 """Height and width of a spatial frequency map."""
@@ -35,6 +37,7 @@ STATISTICS = hdf5.Format(
 )
 
 COLUMNS = ["image", "image_file", "label_file", "height", "width", "image_digest", "label_digest"]
+CLASS_COLUMNS = ["class", "pixels", "share", "images", "image_share", "mean_size"]
 
 
 def write_images(settings: ListSettings, output: Path) -> None:
@@ -53,9 +56,19 @@ def write_images(settings: ListSettings, output: Path) -> None:
 
 
 def read_images(path: Path | str) -> pd.DataFrame:
-    """The table that `write_images` wrote; names stay text, absent labels are empty text."""
-    text = {column: str for column in COLUMNS if column not in ("height", "width")}
-    return pd.read_csv(path, dtype=text, keep_default_na=False)
+    """The table that `write_images` wrote; names stay text, absent labels are empty text.
+
+    Raises:
+        UserError: it is missing, another table, without images, or of images without a name or a size.
+    """
+    table = read_table(path, COLUMNS)
+    try:
+        check_names(table.image.to_list())
+    except ValueError as error:
+        raise UserError(f"{path}: broken inside ({error}); {AGAIN}") from None
+    if not table[["height", "width"]].all(axis=None):
+        raise UserError(f"{path}: broken inside (an image has no size); {AGAIN}")
+    return table
 
 
 def own_sizes(table: pd.DataFrame) -> list[Size]:
@@ -115,12 +128,8 @@ def read_classes(classes_csv: Path | str, classes: Sequence[str]) -> pd.DataFram
     Raises:
         UserError: it is missing, another table, or about other classes.
     """
-    try:
-        table = pd.read_csv(classes_csv, dtype={"class": str}, keep_default_na=False, float_precision="round_trip")
-        names = tuple(table["class"])
-        table = table.astype({"share": float, "images": int, "mean_size": float})
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{classes_csv}: not a table of class statistics ({error})") from None
+    table = read_table(classes_csv, ["class", "share", "images", "mean_size"], "run statistics again", more=True)
+    names = tuple(table["class"])
     if names != tuple(classes):
         raise UserError(f"{classes_csv}: is about {names}, not {tuple(classes)}")
     if not np.isfinite(table[["share", "mean_size"]].to_numpy()).all():

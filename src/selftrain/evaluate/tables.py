@@ -12,9 +12,13 @@ from selftrain.errors import UserError
 from selftrain.evaluate.groups import Groups
 from selftrain.evaluate.scores import iou, miou, pixel_accuracy, subset_miou
 from selftrain.settings.data import SubsetSettings
+from selftrain.written import read_table
 
 CONFUSION = ["split", "truth", "prediction", "pixels"]
 METRICS = ["split", "metric", "class", "value", "pixels"]
+SIZES = ["split", "class", "lower", "upper", "objects", "pixels", "correct"]
+SCORES = ["class", "pixels", "correct", "accuracy", "weak_precision", "weak_recall"]
+"""Columns of what evaluation writes; `SCORES` of pseudo-labels."""
 
 
 def confusion_table(split: str, classes: Sequence[str], matrix: np.ndarray) -> pd.DataFrame:
@@ -32,15 +36,7 @@ def read_confusion(path: Path | str) -> tuple[tuple[str, ...], dict[str, np.ndar
     Raises:
         UserError: it is missing, another table, or not whole.
     """
-    try:
-        # A class may be called "NA".
-        table = pd.read_csv(path, dtype={name: str for name in CONFUSION[:3]}, keep_default_na=False)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not a readable confusion.csv ({error})") from None
-    if list(table.columns) != CONFUSION:
-        raise UserError(f"{path}: has columns {list(table.columns)}, not {CONFUSION}; give a confusion.csv")
-    if table.empty or table.pixels.dtype != np.int64 or (table.pixels < 0).any():
-        raise UserError(f"{path}: its pixels are not counts; evaluate the model again")
+    table = read_table(path, CONFUSION, "give a confusion.csv, or evaluate the model again")
     classes = tuple(table.truth.unique())
     matrices = {}
     for split, of in table.groupby("split", sort=False):

@@ -17,6 +17,7 @@ from selftrain.label import pseudo_labels
 from selftrain.predict import store
 from selftrain.preview import file as preview
 from selftrain.train import examples
+from selftrain.written import read_json, read_table
 
 FORMATS = (pseudo_labels.FORMAT.name, store.FORMAT.name, STATISTICS.name, preview.FORMAT.name, examples.FORMAT.name)
 KNOWN = (
@@ -57,8 +58,8 @@ def inspect(path: Path | str, *, images: bool = False, portions: Sequence[float]
     if kind == "model":
         return _model(path)
     if kind in FACTS:
-        return _facts(json.loads(path.read_text()))
-    return tables.of_confusion(path) if kind == "confusion" else tables.read_table(path)
+        return _facts(read_json(path))
+    return tables.of_confusion(path) if kind == "confusion" else read_table(path, empty=True)
 
 
 def kind_of(path: Path) -> str:

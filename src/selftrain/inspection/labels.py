@@ -9,17 +9,17 @@ import numpy as np
 import pandas as pd
 
 from selftrain.agreement import agreeing
+from selftrain.alarms import kinds
 from selftrain.confidence import BINS, log_odds_of, probability_of
 from selftrain.errors import UserError
-from selftrain.inspection.tables import read_table
-from selftrain.label.pseudo_labels import PseudoLabels
+from selftrain.evaluate.tables import SCORES
+from selftrain.label.pseudo_labels import FORMAT, PseudoLabels
 from selftrain.predict.store import Predictions
 from selftrain.preview.file import Preview
 from selftrain.select.cut import Counts, at_or_above, kl_divergence
 from selftrain.select.policies import decide, has_fixed_threshold
 from selftrain.settings.selection import LabelSettings
-
-SCORES = ["accuracy", "weak_precision", "weak_recall"]
+from selftrain.written import read_table
 
 
 def of_pseudo_labels(path: Path, images: bool, portions: Sequence[float]) -> pd.DataFrame:
@@ -37,8 +37,8 @@ def _with_scores(labels: PseudoLabels) -> pd.DataFrame:
     scores = labels.path.with_name("pseudo_label_scores.csv")
     if not scores.is_file():
         return table
-    of_classes = read_table(scores)[1:]  # the first row is over all
-    known = of_classes[["class", *SCORES]].dropna(axis=1, how="all")
+    of_classes = read_table(scores, SCORES)[1:]  # the first row is over all
+    known = of_classes.drop(columns=["pixels", "correct"]).dropna(axis=1, how="all")
     return table.merge(known, on="class")
 
 
@@ -47,7 +47,7 @@ def _with_alarms(table: pd.DataFrame, labels: Path) -> pd.DataFrame:
     alarms = labels.with_name("alarms.csv")
     if not alarms.is_file():
         return table
-    kinds_of = read_table(alarms).groupby("class").alarm.agg(", ".join)
+    kinds_of = read_table(alarms, kinds.COLUMNS, empty=True).groupby("class").alarm.agg(", ".join)
     return table.assign(alarms=table["class"].map(kinds_of).fillna(""))
 
 
@@ -96,7 +96,8 @@ def select_portions(labels: PseudoLabels, portions: Sequence[float]) -> pd.DataF
     One row per class: `class`, `prior`, and for each portion p the columns `p pixels` (expected), `p share` (of all
     selected pixels) and `p threshold` (probability; empty where nothing is selected).
     """
-    settings = LabelSettings.model_validate_json(labels.attributes["settings"]).select
+    with FORMAT.telling(labels.path):
+        settings = LabelSettings.model_validate_json(labels.attributes["settings"]).select
     if has_fixed_threshold(settings):
         raise UserError(f"{labels.path}: was selected by a fixed threshold, which no portion changes")
     if not all(0 <= portion <= 1 for portion in portions):

@@ -10,15 +10,16 @@ import pandas as pd
 from selftrain.alarms import kinds, signs
 from selftrain.calibrate import CALIBRATION_COLUMNS, RELIABILITY_COLUMNS
 from selftrain.data.review import CHECKED
+from selftrain.data.tables import CLASS_COLUMNS as CLASSES
 from selftrain.data.tables import COLUMNS as IMAGES
 from selftrain.evaluate.scores import iou
-from selftrain.evaluate.tables import CONFUSION, METRICS, read_confusion
-from selftrain.label.merge import CLASS_COLUMNS
+from selftrain.evaluate.tables import CONFUSION, METRICS, SCORES, SIZES, read_confusion
+from selftrain.label.pseudo_labels import CLASS_COLUMNS
 from selftrain.report import summary
 from selftrain.select import cut
 
 BY_NAME = {
-    "classes": ["class", "pixels", "share", "images", "image_share", "mean_size"],
+    "classes": CLASSES,
     "images": IMAGES,
     "checked": ["split", "images"],
     "review": list(CHECKED),
@@ -26,16 +27,14 @@ BY_NAME = {
     "signs": signs.COLUMNS,
     "alarms": kinds.COLUMNS,
     "pseudo_labels": CLASS_COLUMNS,
-    "pseudo_label_scores": ["class", "pixels", "correct", "accuracy", "weak_precision", "weak_recall"],
+    "pseudo_label_scores": SCORES,
     "calibration": CALIBRATION_COLUMNS,
     "reliability": RELIABILITY_COLUMNS,
     "confusion": CONFUSION,
     "metrics": METRICS,
-    "sizes": ["split", "class", "lower", "upper", "objects", "pixels", "correct"],
+    "sizes": SIZES,
     "summary": summary.COLUMNS,
 }
-TEXT = {"image", "image_file", "label_file", "image_digest", "label_digest", "mask_file", "mask_digest", "reason"}
-TEXT |= {"class", "truth", "prediction", "split"}
 
 
 def kind_of(path: Path) -> str | None:
@@ -45,14 +44,6 @@ def kind_of(path: Path) -> str | None:
     if columns[0] == "step" and "images_per_second" in columns:
         return "train"
     return next((name for name, known in BY_NAME.items() if columns == known), None)
-
-
-def read_table(path: Path) -> pd.DataFrame:
-    """A table as it is; a class may be called "NA", so that in text nothing is absent."""
-    columns = pd.read_csv(path, nrows=0).columns
-    text = {name: str for name in TEXT if name in columns}
-    absent = {name: [""] for name in columns if name not in text}
-    return pd.read_csv(path, dtype=text, keep_default_na=False, na_values=absent)
 
 
 def of_confusion(path: Path) -> pd.DataFrame:

@@ -19,28 +19,12 @@ from selftrain.agreement import agreeing
 from selftrain.data.review import read_checked
 from selftrain.errors import UserError
 from selftrain.label.layout import MADE, SHARD, Counts, create_planes, made_from, write_images
-from selftrain.label.pseudo_labels import FORMAT
+from selftrain.label.pseudo_labels import CLASS_COLUMNS, FORMAT
 from selftrain.label.weak_labels import weak_labels
 from selftrain.predict.store import Predictions, read_histograms
 from selftrain.progress import Progress, following
 from selftrain.select.cut import kl_divergence, read_cut
 from selftrain.settings.selection import LabelSettings
-
-CLASS_COLUMNS = [
-    "class",
-    "predicted",
-    "filtered",
-    "agreeing",
-    "pixels",
-    "share",
-    "prior",
-    "threshold_log_odds",
-    "threshold_probability",
-    "kept_fraction",
-    "images",
-    "changed",
-    "weak_images",
-]
 
 
 def merge(
@@ -195,7 +179,7 @@ def _together(settings: LabelSettings, shards: Sequence[Path], predictions: Sequ
     models: dict[str, Path] = {}
     filters: dict[tuple[int, int], Path] = {}
     for path, prediction in zip(shards, predictions, strict=True):
-        with Predictions(prediction) as source, SHARD.open(path) as shard:
+        with Predictions(prediction) as source, SHARD.read(path) as shard:
             if hdf5.read_names(shard, "images") != source.images:
                 raise UserError(f"{path}: has other images than {prediction}; run label again")
             if shard.attrs.get(MADE) != made_from(settings, source, cut):

@@ -25,6 +25,35 @@ OF_IMAGES = {
     "mean_confidence": ("f", "N"),
 }
 """What a shard has, too."""
+CLASS_COLUMNS = [
+    "class",
+    "predicted",
+    "filtered",
+    "agreeing",
+    "pixels",
+    "share",
+    "prior",
+    "threshold_log_odds",
+    "threshold_probability",
+    "kept_fraction",
+    "images",
+    "changed",
+    "weak_images",
+]
+"""Of the table `classes`, and of pseudo_labels.csv, which is the same."""
+CUT_COLUMNS = ["class", "prior", "mean_size", "threshold_bin", "kept_fraction"]
+"""Those of the table `cut` that are read again."""
+
+
+def _is_review(value: Any) -> bool:
+    """Whether it is JSON of what a person made of images, a mapping each; it may be absent."""
+    try:
+        told = [] if value is None else json.loads(value)
+        return all(isinstance(one[key], str) for one in told for key in ("image", "review"))
+    except (ValueError, TypeError, KeyError):
+        return False
+
+
 FORMAT = hdf5.Format(
     "selftrain-pseudo-labels",
     5,
@@ -32,6 +61,16 @@ FORMAT = hdf5.Format(
     OF_IMAGES | {"histogram": ("i", "CB"), "classes": ("V", "C"), "cut": ("V", "C")},
     {"agreement": ("u", "NHW"), "weak_labels": ("u", "NC"), "reliability": ("f", "N")},
     has_classes=True,
+    attributes={
+        "method": hdf5.is_text,
+        "round": hdf5.is_count,
+        "portion": hdf5.is_number,
+        "settings": hdf5.is_text,
+        "colors": hdf5.are_colors,
+        "branches": lambda value: hdf5.is_count(value) and value > 0,
+        "review": _is_review,
+    },
+    columns={"classes": CLASS_COLUMNS, "cut": CUT_COLUMNS},
 )
 
 
@@ -52,7 +91,7 @@ class PseudoLabels:
         shapes: true sizes, int32 (N, 2).
         counts: labeled pixels, int64 (N, C).
         mean_confidence: log-odds, the mean over all pixels of each image, labeled or not, float32 (N,).
-        branches: of the network that made them, how many could agree on a pixel; 1 where nothing is known of it.
+        branches: of the network that made them, how many could agree on a pixel.
         reliability: share of the pixels of each image that this round's model and the one before take for the same
             class, float32 (N,); None where nobody asked.
         weak_labels: 1 where an image shows a class, uint8 (N, C); None where the round has no weak labels.
@@ -62,7 +101,7 @@ class PseudoLabels:
         positions: of each image, by its name.
 
     Raises:
-        UserError: the file is missing, cut short, or no pseudo-labels.
+        UserError: the file is missing, cut short, or no pseudo-labels; then, or as an image is read, it is broken.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -71,7 +110,7 @@ class PseudoLabels:
             self.attributes: dict[str, Any] = dict(file.attrs)
             self.class_names: list[str] = json.loads(file.attrs["classes"])
             self.names = hdf5.read_names(file, "images")
-            self.shapes: npt.NDArray[np.int32] = file["shapes"][:]
+            self.shapes = hdf5.read_shapes(file, "shapes", file["label"].shape[1:])
             self.counts: npt.NDArray[np.int64] = file["counts"][:]
             self.mean_confidence: npt.NDArray[np.float32] = file["mean_confidence"][:]
             weak, reliability = file.get("weak_labels"), file.get("reliability")
@@ -79,7 +118,9 @@ class PseudoLabels:
             self.reliability: npt.NDArray[np.float32] | None = None if reliability is None else reliability[:]
             self.classes = hdf5.read_table(file, "classes")
             self.cut = hdf5.read_table(file, "cut")
-            self.branches = int(file.attrs.get("branches", 1))
+            self.branches = int(file.attrs["branches"])
+            if self.branches > 1 and "agreement" not in file:
+                raise ValueError(f"no dataset 'agreement', and there are {self.branches} branches")
         self.positions = {name: position for position, name in enumerate(self.names)}
         self._opened: tuple[int, dict[str, h5py.Dataset]] | None = None
 
@@ -146,10 +187,10 @@ class PseudoLabels:
 
     def _read(self, name: str, image: int | str) -> npt.NDArray[np.uint8]:
         position = self.positions[image] if isinstance(image, str) else range(len(self))[image]
-        height, width = self.shapes[position]
         planes = self._datasets()[name]
         with FORMAT.telling(self.path):
-            return planes[position, :height, :width]
+            classes = len(self.class_names) if name == "label" else None
+            return hdf5.read_plane(planes, position, self.shapes[position], classes)
 
     def _datasets(self) -> dict[str, h5py.Dataset]:
         # An HDF5 handle must not be used on both sides of a fork, so each process opens its own.

@@ -11,7 +11,6 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import pandas as pd
 import torch
 
 from selftrain import artifacts
@@ -25,6 +24,7 @@ from selftrain.settings.prediction import PredictionSettings, PredictStageSettin
 from selftrain.settings.training import SupervisedSettings, TrainStageSettings
 from selftrain.train.inputs import TrainFiles
 from selftrain.train.stage import LOGGED_EVERY, train
+from selftrain.written import read_table
 
 DRAWN = 4
 """Images that are drawn to be learned and predicted."""
@@ -65,7 +65,7 @@ def timed(graph: Graph, model: Model, crop: Size) -> Rates:
         images = _drawn(folder, crop)
         paths = TrainFiles(images, *(folder / one for one in ("model.safetensors", "train.csv", "manifest", "resume")))
         train(told, paths, graph.config.machine, count=graph.config.machine.processes)
-        learned = 1 / (pd.read_csv(paths.table).images_per_second.iloc[-1] * crop[0] * crop[1])
+        learned = 1 / (read_table(paths.table).images_per_second.iloc[-1] * crop[0] * crop[1])
         spent = [_predicting(graph, paths.model, images, count) for count in (FEW, MORE)]
     seen = max(spent[1] - spent[0], 0) / ((MORE - FEW) * crop[0] * crop[1])
     rates = Rates(learned, seen, _importing("selftrain.train.stage"), _importing("selftrain.label.stage"))

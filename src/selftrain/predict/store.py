@@ -28,6 +28,10 @@ FORMAT = hdf5.Format(
     },
     {"agreement": ("u", "NHW")},
     has_classes=True,
+    attributes={
+        "colors": hdf5.are_colors,
+        "least_agreement": lambda value: value is None or hdf5.is_count(value),
+    },
 )
 
 
@@ -54,15 +58,21 @@ class Predictions:
         if classes is not None and self.classes != tuple(classes):
             self.close()
             raise UserError(f"{path}: predicts {self.classes}, not {tuple(classes)}; {FORMAT.remedy}")
-        with FORMAT.telling(path):
-            self.images = hdf5.read_names(self._file, "images")
-            self.shapes: npt.NDArray[np.int32] = self._file["shapes"][:]
+        self.canvas: tuple[int, int] = self._file["class"].shape[1:]
+        self.branches: int = self._file["votes"].shape[1]
+        try:
+            with FORMAT.telling(path):
+                self.images = hdf5.read_names(self._file, "images")
+                self.shapes = hdf5.read_shapes(self._file, "shapes", self.canvas)
+                if self.branches < 1:
+                    raise ValueError("'votes' are of no branch")
+        except BaseException:
+            self.close()
+            raise
         # Reading through a kept dataset is twelve times as fast as looking it up for every image.
         self._class: h5py.Dataset = self._file["class"]
         self._confidence: h5py.Dataset = self._file["confidence"]
-        self.canvas: tuple[int, int] = self._class.shape[1:]
         self._agreement: h5py.Dataset | None = self._file.get("agreement")
-        self.branches: int = self._file["votes"].shape[1]
         self.least_agreement = int(self.attributes.get("least_agreement", 0))
 
     def __len__(self) -> int:
@@ -70,11 +80,11 @@ class Predictions:
 
     def read(self, position: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint16]]:
         """Class ids and bins of one image, (h, w) each, without padding."""
-        return self._plane(self._class, position), self._plane(self._confidence, position)
+        return self.read_classes(position), self._plane(self._confidence, position)
 
     def read_classes(self, position: int) -> npt.NDArray[np.uint8]:
         """Class ids of one image, (h, w), without padding."""
-        return self._plane(self._class, position)
+        return self._plane(self._class, position, len(self.classes))
 
     def agreement(self, position: int) -> npt.NDArray[np.uint8]:
         """How many branches name the most frequent class, (h, w); without branches one, everywhere."""
@@ -90,10 +100,9 @@ class Predictions:
         """Valid pixels by class and bin, (C, BINS)."""
         return self._whole("histogram")
 
-    def _plane(self, planes: h5py.Dataset, position: int) -> npt.NDArray[Any]:
-        height, width = self.shapes[position]
+    def _plane(self, planes: h5py.Dataset, position: int, classes: int | None = None) -> npt.NDArray[Any]:
         with FORMAT.telling(self.path):
-            return planes[position, :height, :width]
+            return hdf5.read_plane(planes, position, self.shapes[position], classes)
 
     def _whole(self, name: str) -> npt.NDArray[np.int64]:
         with FORMAT.telling(self.path):

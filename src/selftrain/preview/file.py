@@ -46,7 +46,7 @@ class Preview:
             self.images = hdf5.read_names(self._file, "images")
             self.worth = Worth(self._file["mean_confidence"][:], self._file["rarity"][:])
             self.models = [str(folder) for folder in self._file["models"].attrs["folders"]]
-            self.shapes: npt.NDArray[np.int32] = self._file["shapes"][:]
+            self.shapes = hdf5.read_shapes(self._file, "shapes")
 
     def __enter__(self) -> Self:
         return self
@@ -58,6 +58,6 @@ class Preview:
 
     def predicted(self, folder: str, position: int) -> npt.NDArray[np.uint8]:
         """What a model predicts of an image: class ids, (h, w)."""
-        height, width = self.shapes[position]
         with FORMAT.telling(self.path):
-            return self._file[f"models/{folder}/label"][position, :height, :width]
+            planes = self._file[f"models/{folder}/label"]
+            return hdf5.read_plane(planes, position, self.shapes[position], len(self.classes))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import pandas as pd
-
+from selftrain.calibrate import CALIBRATION_COLUMNS
+from selftrain.errors import UserError
 from selftrain.report.tables import Cell, Rows, Table, number, tone_of
 from selftrain.settings.report import TaskReport
+from selftrain.written import AGAIN, read_table
 
 
 def calibration_table(task: TaskReport) -> Table:
@@ -15,8 +14,10 @@ def calibration_table(task: TaskReport) -> Table:
     rows: Rows = []
     splits = ["calibration", *task.evaluation]
     for one in task.calibrations:
-        table = pd.read_csv(Path(one.file), dtype={"split": str}, keep_default_na=False, na_values=["", "nan"])
+        table = read_table(one.file, CALIBRATION_COLUMNS)
         scores = {(row["split"], row["calibrated"]): row for row in table.to_dict("records")}
+        if missing := [split for split in splits if not {(split, "before"), (split, "after")} <= set(scores)]:
+            raise UserError(f"{one.file}: broken inside (it has no scores of '{missing[0]}'); {AGAIN}")
         cells = []
         for split in splits:
             before, after = (scores[split, when] for when in ("before", "after"))

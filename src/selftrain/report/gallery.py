@@ -3,7 +3,7 @@ theirs from here."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,16 +12,18 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from selftrain.data.tables import STATISTICS
+from selftrain.calibrate import RELIABILITY_COLUMNS
+from selftrain.data.tables import STATISTICS, read_classes
 from selftrain.label.pseudo_labels import PseudoLabels
 from selftrain.report.figures import training
 from selftrain.report.figures.calibration import reliability_figure
 from selftrain.report.figures.models import Node, models_figure
 from selftrain.report.figures.pseudo_labels import Confidence, confidence_figure, places_figure, shares_figure
 from selftrain.report.figures.scores import curves_figure, gains_figure, seeds_figure, sizes_figure
-from selftrain.report.results import Results, last_of_first_seed, read_table
+from selftrain.report.results import Results, last_of_first_seed
 from selftrain.report.tables import last_rounds
 from selftrain.settings.report import TaskReport
+from selftrain.written import read_table
 
 NOT_LOSSES = ["step", "learning_rate", "images_per_second", "seed", "round", "at", *training.SHARES]
 
@@ -98,7 +100,7 @@ def _pseudo_labels(results: Results, task: TaskReport) -> Iterator[Drawing]:
         return
     seen = labels[["share", "prior"]].to_numpy(float)
     lowest = float(10 ** np.floor(np.log10(seen[seen > 0].min()))) if (seen > 0).any() else 1e-3
-    truth = None if task.truth_classes is None else _shares_of(task.truth_classes)
+    truth = None if task.truth_classes is None else _shares_of(task.truth_classes, task.classes)
     for name, of in labels.groupby("experiment", sort=False):
         draw = partial(shares_figure, of, task.classes, lowest, truth)
         yield Drawing("shares", str(name), str(name), f"class shares of {name}", draw)
@@ -108,8 +110,8 @@ def _pseudo_labels(results: Results, task: TaskReport) -> Iterator[Drawing]:
         yield Drawing("confidence", one.experiment, title, label, partial(_confidence, path, task))
 
 
-def _shares_of(classes_csv: str) -> dict[str, float]:
-    table = read_table(Path(classes_csv))
+def _shares_of(classes_csv: str, classes: Sequence[str]) -> dict[str, float]:
+    table = read_classes(classes_csv, classes)
     return dict(zip(table["class"], table.share, strict=True))
 
 
@@ -127,7 +129,7 @@ def _calibration(task: TaskReport) -> Iterator[Drawing]:
 
 
 def _reliability(file: str) -> Figure:
-    return reliability_figure(read_table(Path(file)))
+    return reliability_figure(read_table(file, RELIABILITY_COLUMNS))
 
 
 def _training(results: Results, task: TaskReport) -> Iterator[Drawing]:

@@ -5,7 +5,6 @@ Rows keep the order of the config. A name may look like a number or like a missi
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +13,15 @@ from typing import Any
 import pandas as pd
 
 from selftrain.alarms import kinds
-from selftrain.errors import UserError
-from selftrain.label.pseudo_labels import FORMAT
+from selftrain.evaluate.tables import METRICS, SCORES, SIZES
+from selftrain.label.pseudo_labels import CLASS_COLUMNS, FORMAT
 from selftrain.report.summary import COLUMNS
 from selftrain.settings.report import ReportSettings, RoundReport, TaskReport
+from selftrain.written import read_json, read_table
 
 KEYS = ["task", "experiment", "seed", "round"]
-TEXT = ["task", "experiment", "split", "metric", "class", "alarm", "message"]
-"""Columns of names, wherever they occur."""
+MADE = ("selftrain", "settings")
+"""Facts that every manifest has."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,21 +92,21 @@ class Results:
 
 def read_results(settings: ReportSettings, summary: Path) -> Results:
     """Read all that stands beside the models."""
-    metrics = _joined(settings, "metrics.csv")
-    manifests = {one.folder: _json(Path(one.folder, "manifest.json")) for one in settings.rounds}
+    metrics = _joined(settings, "metrics.csv", METRICS)
+    files = {one.folder: Path(one.folder, "manifest.json") for one in settings.rounds}
     return Results(
         settings=settings,
         summary=read_summary(summary),
         iou=_with_gain(metrics, "iou"),
         subsets=_with_gain(metrics, "subset_miou"),
         groups=_with_gain(metrics, "group_miou"),
-        sizes=_joined(settings, "sizes.csv"),
-        alarms=_joined(settings, "alarms.csv", kinds.COLUMNS),
-        pseudo_labels=_joined(settings, "pseudo_labels.csv"),
-        scores=_joined(settings, "pseudo_label_scores.csv"),
+        sizes=_joined(settings, "sizes.csv", SIZES, empty=True),
+        alarms=_joined(settings, "alarms.csv", kinds.COLUMNS, empty=True),
+        pseudo_labels=_joined(settings, "pseudo_labels.csv", CLASS_COLUMNS),
+        scores=_joined(settings, "pseudo_label_scores.csv", SCORES),
         selections=_selections(settings),
-        curves=_in_sequence(_joined(settings, "train.csv")),
-        manifests=manifests,
+        curves=_in_sequence(_joined(settings, "train.csv", ["step"], empty=True, more=True)),
+        manifests={folder: read_json(file, MADE) if file.is_file() else {} for folder, file in files.items()},
     )
 
 
@@ -116,25 +116,7 @@ def read_summary(path: Path | str) -> pd.DataFrame:
     Raises:
         UserError: it is missing or another table.
     """
-    try:
-        table = read_table(Path(path))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not a readable summary ({error})") from None
-    if list(table.columns) != COLUMNS:
-        raise UserError(f"{path}: has columns {list(table.columns)}, not {COLUMNS}")
-    return table
-
-
-def read_table(path: Path) -> pd.DataFrame:
-    """A CSV file in which names stay text and only numbers can be missing."""
-    columns = pd.read_csv(path, nrows=0).columns
-    text = {column: str for column in columns if column in TEXT}
-    missing = {column: ["", "nan"] for column in columns if column not in TEXT}
-    return pd.read_csv(path, dtype=text, keep_default_na=False, na_values=missing)
-
-
-def _json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text()) if path.is_file() else {}
+    return read_table(path, COLUMNS)
 
 
 def _present(settings: ReportSettings, name: str) -> Iterator[tuple[RoundReport, Path]]:
@@ -155,11 +137,13 @@ def last_of_first_seed(rounds: Sequence[RoundReport], name: str) -> list[tuple[R
     return list(last.values())
 
 
-def _joined(settings: ReportSettings, name: str, columns: Sequence[str] = ()) -> pd.DataFrame:
+def _joined(
+    settings: ReportSettings, name: str, columns: Sequence[str], *, empty: bool = False, more: bool = False
+) -> pd.DataFrame:
     """One kind of table over all rounds; where there is none, an empty one with these columns."""
     tables = []
     for one, path in _present(settings, name):
-        table = read_table(path)
+        table = read_table(path, columns, empty=empty, more=more)
         for position, key in enumerate([*KEYS, "folder"]):
             table.insert(position, key, getattr(one, key))
         tables.append(table)
@@ -188,7 +172,6 @@ def _in_sequence(curves: pd.DataFrame) -> pd.DataFrame:
     """Add `at`: the step counted on from the end of the round before."""
     if curves.empty:
         return curves.assign(at=[])
-    curves = curves.astype({"step": int})  # which no table says that is of no steps
     lengths = curves.groupby(KEYS, sort=False).step.max()
     before = lengths.groupby(KEYS[:3], sort=False).cumsum() - lengths
     return curves.assign(at=curves.step + before.reindex(pd.MultiIndex.from_frame(curves[KEYS])).to_numpy())

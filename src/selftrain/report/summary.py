@@ -7,7 +7,10 @@ from pathlib import Path
 import pandas as pd
 
 from selftrain import artifacts
+from selftrain.evaluate.tables import METRICS, SCORES
+from selftrain.label.pseudo_labels import CLASS_COLUMNS
 from selftrain.settings.report import RoundReport, SummarySettings
+from selftrain.written import read_table
 
 COLUMNS = [
     "task",
@@ -39,7 +42,7 @@ def summarize(settings: SummarySettings) -> pd.DataFrame:
 
 def _rows(one: RoundReport) -> pd.DataFrame:
     folder = Path(one.folder)
-    metrics = pd.read_csv(folder / "metrics.csv")
+    metrics = read_table(folder / "metrics.csv", METRICS)
     means = metrics[metrics.metric.isin(["miou", "pixel_accuracy"])]
     rows = means.pivot(index="split", columns="metric", values="value").reindex(means.split.unique()).reset_index()
     of_round = one.model_dump(include={"task", "experiment", "seed", "round"})
@@ -50,10 +53,10 @@ def _pseudo_labels(folder: Path, offline: bool) -> dict[str, float | None]:
     """What is known of the pseudo-labels a round was trained on."""
     if not offline:
         return {"labeled_share": None, "pseudo_label_accuracy": None}
-    table = pd.read_csv(folder / "pseudo_labels.csv")
+    table = read_table(folder / "pseudo_labels.csv", CLASS_COLUMNS)
     labeled, available = table.pixels.sum(), (table.predicted + table.filtered).sum()
     scores = folder / "pseudo_label_scores.csv"
     return {
         "labeled_share": labeled / available if available else 0.0,
-        "pseudo_label_accuracy": pd.read_csv(scores).accuracy[0] if scores.is_file() else None,
+        "pseudo_label_accuracy": read_table(scores, SCORES).accuracy[0] if scores.is_file() else None,
     }

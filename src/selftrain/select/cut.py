@@ -15,6 +15,7 @@ import pandas as pd
 
 from selftrain.confidence import BINS, groups, log_odds_of
 from selftrain.errors import UserError
+from selftrain.written import read_table
 
 Counts = npt.NDArray[np.int64]
 Shares = npt.NDArray[np.float64]
@@ -101,21 +102,10 @@ def read_cut(path: Path | str, classes: Sequence[str] | None = None) -> pd.DataF
     Raises:
         UserError: it is missing, no cut, or not about `classes`.
     """
-    try:
-        table = pd.read_csv(
-            path, dtype=COLUMNS, keep_default_na=False, na_values=_NUMBERS, float_precision="round_trip"
-        )
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not a readable cut ({error}); run select again") from None
-    if list(table.columns) != list(COLUMNS):
-        raise UserError(f"{path}: has columns {list(table.columns)}, not {list(COLUMNS)}; run select again")
+    table = read_table(path, list(COLUMNS), "run select again").astype(COLUMNS)
     if classes is not None and tuple(table["class"]) != tuple(classes):
         raise UserError(f"{path}: is about {tuple(table['class'])}, not {tuple(classes)}; run select again")
     given = table[table.threshold_bin.lt(BINS) & table.threshold_log_odds.notna()]
     if not np.allclose(given.threshold_log_odds, log_odds_of(given.threshold_bin)):
         raise UserError(f"{path}: its bins are not those of this version; run select again")
     return table
-
-
-# A class may be called "NA" or "nan"; only numbers can be absent.
-_NUMBERS = {column: [""] for column, kind in COLUMNS.items() if kind is float}

@@ -3,7 +3,6 @@
 import ast
 import difflib
 import inspect
-import unicodedata
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -24,6 +23,8 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
 
+from selftrain.names import writable
+
 Problem = tuple[tuple[str | int, ...], str]
 """Where, as a path of keys below the model that tells, and what is wrong there."""
 
@@ -36,9 +37,6 @@ Part = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 
-UNWRITABLE = ("Cc", "Cs")
-"""Unicode's categories of control characters, and of what stands for bytes that are no text."""
-
 
 def graph_path(path: str) -> str:
     """A path as it is, if Snakemake can have it: what stands in braces would be a wildcard to it.
@@ -48,7 +46,7 @@ def graph_path(path: str) -> str:
     """
     if not path.strip():
         raise ValueError("should be a path, not empty")
-    if any(sign in "{}" or unicodedata.category(sign) in UNWRITABLE for sign in path):
+    if not writable(path) or set(path) & set("{}"):
         raise ValueError(f"{path!r} has braces or control characters, which Snakemake takes in no path; rename it")
     return path
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 
@@ -99,5 +98,7 @@ def _distribution(settings: TrainStageSettings, paths: TrainFiles, device: torch
         return None
     if isinstance(target, str) and paths.distribution is None:
         raise UserError(f"algorithm.alignment.target: '{target}' needs the classes.csv of that split")
-    shares = torch.tensor(pd.read_csv(paths.distribution).share if paths.distribution else target, dtype=torch.float32)
+    if paths.distribution is not None:
+        target = read_classes(paths.distribution, settings.labeled.classes).share
+    shares = torch.tensor(target, dtype=torch.float32)
     return (shares / shares.sum()).to(device)
