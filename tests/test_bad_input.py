@@ -124,6 +124,8 @@ CONFIGS: dict[str, tuple[Any, tuple[str, ...]]] = {
     ),
     "no evaluation": ({"tasks.tiny.evaluation": {}}, ("tasks.tiny.evaluation: has too few entries",)),
     "no classes": ({"tasks.tiny.classes": []}, ("tasks.tiny.classes: has too few entries",)),
+    "a class without a name": ({"tasks.tiny.classes": ["a", "", "c"]}, ("tasks.tiny.classes: '' cannot stand in",)),
+    "a class of two lines": ({"tasks.tiny.classes": ["a", "b\nc", "d"]}, ("classes: 'b\\nc' cannot stand in",)),
     "a class twice": ({"tasks.tiny.classes": ["a", "b", "a"]}, ("tasks.tiny.classes: a named twice",)),
     "an ignore id that is a class": ({"tasks.tiny.ignore_index": 2}, ("ignore_index: 2 is the class 'car'",)),
     "an id for no class": ({"tasks.tiny.labeled.ids": {7: 3}}, ("labeled.ids.7: maps to 3", "0 to 2")),

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
+from selftrain.names import writable
 from selftrain.settings.base import GraphPath, Problem, Settings, by_name, nearest, one_or_many, refuse
 from selftrain.settings.classes import TABLES, ClassTable
 
@@ -229,6 +230,8 @@ class TaskSettings(Settings):
         twice = [name for name, count in Counter(self.classes).items() if count > 1]
         if twice:
             yield ("classes",), f"{', '.join(twice)} named twice"
+        if odd := [name for name in self.classes if not name.strip() or not writable(name)]:
+            yield ("classes",), f"{odd[0]!r} cannot stand in a table; give a name on one line"
         if self.colors is not None and len(self.colors) != len(self.classes):
             yield ("colors",), f"{len(self.colors)} for {len(self.classes)} classes; give one per class"
         if self.ignore_index < len(self.classes):
