@@ -1052,6 +1052,12 @@ SETTINGS: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
         {"model.arguments": {"width": 10**11}},
         ("out of memory (", "can't allocate memory", "lower train.batch_size or train.augmentation.crop"),
     ),
+    "a scale beyond all numbers": (PREDICTION, {"prediction.scales": [1e30]}, ("prediction.scales.0",)),
+    "a size beyond all numbers": (
+        PREDICTION,
+        {"prediction.scales": [1e9]},
+        ("out of memory (", "smaller ones"),
+    ),
     "more memory than there is to predict": (
         PREDICTION,
         {"prediction.scales": [30000.0]},

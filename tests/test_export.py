@@ -1,6 +1,8 @@
 """ONNX files say what the models say, at any size, and carry what is needed to use them."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -65,6 +67,15 @@ def test_of_one_size_only(tmp_path):
     export.export_onnx(tmp_path / "model.safetensors", tmp_path / "m.onnx", size=(32, 48))
     (images,) = onnxruntime.InferenceSession(str(tmp_path / "m.onnx")).get_inputs()
     assert images.shape[1:] == [3, 32, 48] and images.type == "tensor(uint8)"
+
+
+@pytest.mark.slow
+def test_a_terminal_gets_one_line_and_not_what_converters_tell(tmp_path):
+    saved(tmp_path / "model.safetensors", ModelSettings(encoder="mobilenetv3_small_050"))
+    command = [sys.executable, "-m", "selftrain", "export", "model.safetensors", "-o", "m.onnx", "--size", "32", "48"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    (line,) = (done.stdout + done.stderr).splitlines()
+    assert line.startswith("info: m.onnx: checked on ")
 
 
 def test_an_export_that_says_something_else_is_not_written(tmp_path, monkeypatch):

@@ -247,8 +247,9 @@ def main() -> None:
     # Before h5py is imported. HDF5 would lock what it opens, which not every shared file system can, and which nothing
     # here needs: a file is written under a temporary name, and never again once it has its own.
     os.environ.setdefault("HDF5_USE_FILE_LOCKING", "FALSE")
-    logging.basicConfig(format="%(levelname)s: %(message)s", stream=sys.stderr)
-    logging.getLogger("selftrain").setLevel(logging.INFO)  # what libraries tell below a warning is theirs
+    terminal = logging.StreamHandler(sys.stderr)
+    terminal.addFilter(lambda told: told.name.startswith("selftrain") or told.levelno >= logging.WARNING)
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s", handlers=[terminal])
     for level in (logging.INFO, logging.WARNING, logging.ERROR):
         logging.addLevelName(level, logging.getLevelName(level).lower())
     try:

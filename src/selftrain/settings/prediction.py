@@ -57,7 +57,7 @@ class InferenceSettings(Settings):
 
     flip: bool = False
     """Average with the mirrored view's prediction."""
-    scales: Annotated[tuple[Annotated[float, Field(gt=0, le=100)], ...], Field(min_length=1)] = (1.0,)
+    scales: Annotated[tuple[Annotated[float, Field(gt=0, le=1e9)], ...], Field(min_length=1)] = (1.0,)
     """Average over the view at these scales."""
     patches: PatchSettings | None = None
     """Average over random patches (SISC) in place of one view of the whole image."""

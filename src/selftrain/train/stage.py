@@ -84,8 +84,7 @@ def _train(
     torch.set_num_threads(machine.threads)
     torch.use_deterministic_algorithms(settings.train.deterministic)
     if not fabric.is_global_zero:
-        for name in (None, "selftrain"):
-            logging.getLogger(name).setLevel(logging.ERROR)  # what the first process says is enough
+        logging.getLogger().setLevel(logging.ERROR)  # what the first process says is enough
     pseudo_labels = None if paths.pseudo_labels is None else PseudoLabels(paths.pseudo_labels)
     run = _Run(settings, paths, fabric, pseudo_labels)
     batches = _batches(settings, paths, run, pseudo_labels)
