@@ -28,6 +28,7 @@ from selftrain.train.algorithms.self_training import SelfTraining
 from selftrain.train.algorithms.supervised import Supervised
 from selftrain.train.inputs import counted
 from selftrain.train.length import length as steps_of
+from selftrain.train.resume import Resume
 from selftrain.train.stage import train
 from selftrain.train.teacher import Teacher
 
@@ -268,6 +269,23 @@ def test_killed_at_random_steps_it_ends_the_same(run, kill, monkeypatch, pseudo_
     tables = [pd.read_csv(folder / "train.csv") for folder in (killed, whole.model.parent)]
     pd.testing.assert_frame_equal(*(table.drop(columns="images_per_second") for table in tables))
     assert list(whole.resume.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(5, "Input/output error"), RuntimeError("can't allocate memory"), MemoryError()]
+)
+def test_a_checkpoint_that_cannot_be_read_now_is_kept(tmp_path, monkeypatch, error):
+    checkpoint = Resume(tmp_path, 0)
+    checkpoint.save({"step": 3})
+    content = checkpoint.file.read_bytes()
+
+    def fail(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr(torch, "load", fail)
+    with pytest.raises(type(error)):
+        checkpoint.load()
+    assert checkpoint.file.read_bytes() == content
 
 
 @pytest.mark.parametrize("damage", ["emptied", "cut", "replaced"])

@@ -35,6 +35,12 @@ def keep_freed_memory() -> None:
     mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
+def is_short(error: Exception) -> bool:
+    """Whether an error, of whatever kind, is that there is no more memory."""
+    said = (str(error).splitlines() or [""])[0]
+    return isinstance(error, MemoryError) or any(sign in said for sign in SHORT)
+
+
 @contextmanager
 def telling(advice: str) -> Iterator[None]:
     """What is raised where memory is short, of a GPU or of this machine, told as one UserError with an advice.
@@ -44,7 +50,7 @@ def telling(advice: str) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        said = (str(error).splitlines() or [""])[0]
-        if not isinstance(error, MemoryError) and not any(sign in said for sign in SHORT):
+        if not is_short(error):
             raise
+        said = (str(error).splitlines() or [""])[0]
         raise UserError(f"out of memory ({said or 'no more to be had'}); {advice}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import time
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from typing import Any
 
 import torch
 
-from selftrain import artifacts, locks
+from selftrain import artifacts, locks, memory
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +31,9 @@ class Resume:
             state: dict[str, Any] = torch.load(self.file, "cpu", weights_only=True)
             log.info("going on from step %d", state["step"])
         except Exception as error:  # nearly anything, as the file may be anything
+            # Where the system cannot read it now, the file may be whole; of one that was cut, torch says EINVAL.
+            if memory.is_short(error) or (isinstance(error, OSError) and error.errno != errno.EINVAL):
+                raise
             log.warning("%s: not readable (%s); the training begins anew", self.file, " ".join(str(error).split()))
             return None
         return state

@@ -105,10 +105,9 @@ def sizes_figure(objects: pd.DataFrame) -> Figure:
         models = list(objects.model.unique())
         figure, axes = single(2.4 + 0.16 * -(-len(models) // 3))
         starts = [model for model in models if model.endswith(", round 0")]
+        others = [model for model in models if model not in starts]
         looks = {model: (INK, ":", MARKERS[at % len(MARKERS)]) for at, model in enumerate(starts)}
-        looks |= {
-            model: (*LINES[at % len(LINES)], "o") for at, model in enumerate(one for one in models if one not in looks)
-        }
+        looks |= {model: (*LINES[at % len(LINES)], "o") for at, model in enumerate(others)}
         for model in models:
             of = objects[objects.model == model].sort_values("lower")
             color, dash, marker = looks[model]
