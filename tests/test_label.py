@@ -245,7 +245,7 @@ def test_chunks_of_another_layout_are_refused(tmp_path):
 @given(st.tuples(st.integers(1, 40), st.integers(1, 40)), st.sampled_from([np.uint8, np.uint16]), st.data())
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_hdf5_reads_the_planes_that_were_compressed_without_it(tmp_path, monkeypatch, canvas, dtype, data):
-    monkeypatch.setattr(hdf5, "TILE", 16)  # so that canvases have several chunks, the last ones hanging over
+    monkeypatch.setattr(hdf5.planes, "TILE", 16)  # so that canvases have several chunks, the last ones hanging over
     height, width = (data.draw(st.integers(1, side)) for side in canvas)
     plane = np.random.default_rng(height).integers(0, np.iinfo(dtype).max, (height, width), dtype)
     with h5py.File(tmp_path / "planes.h5", "w") as file:
