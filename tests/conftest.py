@@ -1,6 +1,8 @@
 """What several test modules use."""
 
+import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -109,3 +111,27 @@ def run(tmp_path: Path, data: dict[str, Path]) -> Callable[..., Any]:
         return paths
 
     return train_in
+
+
+@pytest.fixture
+def refused(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> Callable[..., str]:
+    """Runs a command that is to fail; returns its one message, in which all of `told` must be."""
+    from refusals import refusing  # not above: it brings torch
+
+    return partial(refusing, caplog, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A folder in which the whole graph has run on tiny data, and its jobs."""
+    from finished_run import run_all  # not above: it brings torch
+
+    return run_all(tmp_path_factory.mktemp("ran"))
+
+
+@pytest.fixture
+def results(ran: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it, in which a case runs."""
+    shutil.copytree(ran[0], tmp_path / "copy", ignore=shutil.ignore_patterns(".finished"))
+    monkeypatch.chdir(tmp_path / "copy")
+    return Path("results/toy")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
-from test_bad_input import BASE, MODEL, PREDICTION, ROUND, job_of, ran, refused, results, snakemake  # noqa: F401
+from finished_run import BASE, MODEL, PREDICTION, ROUND, job_of, snakemake
 from walking import call
 
 from selftrain import artifacts
@@ -95,7 +95,7 @@ def jobs_planned(*arguments):
     return {line[0] for line in counts if len(line) == 2 and line[1].isdigit()} - {"all", "total"}, said
 
 
-def test_a_shard_that_is_deleted_is_made_again(ran, results, refused):  # noqa: F811
+def test_a_shard_that_is_deleted_is_made_again(ran, results, refused):
     """The job that needs it says so; Snakemake makes it, and what follows from it, anew."""
     job = job_of(ran, f"{ROUND}/cut.csv")
     Path(PREDICTION).unlink()
@@ -104,7 +104,7 @@ def test_a_shard_that_is_deleted_is_made_again(ran, results, refused):  # noqa: 
     assert planned == {"predict", "select"}
 
 
-def test_a_clock_that_goes_back(ran, results):  # noqa: F811
+def test_a_clock_that_goes_back(ran, results):
     """What was made before it went back is not taken for newer than a model that is trained after."""
     later = time.time() + 3600
     files = sorted(
@@ -129,7 +129,7 @@ def test_times_that_are_past_stay(tmp_path):
     assert artifacts.bring_back(tmp_path / "none") == 0
 
 
-def test_a_job_that_failed_half_way_succeeds_where_the_cause_is_gone(ran, results, refused, monkeypatch):  # noqa: F811
+def test_a_job_that_failed_half_way_succeeds_where_the_cause_is_gone(ran, results, refused, monkeypatch):
     job = job_of(ran, f"{BASE}/predictions/single/shard-1-of-2.h5")
     with monkeypatch.context() as failing:
         failing.setattr(os, "fsync", lambda descriptor: (_ for _ in ()).throw(OSError(5, os.strerror(5))))
