@@ -231,7 +231,9 @@ def test_every_figure_of_the_page_is_a_file_under_its_task_and_section(tmp_path)
 def test_lines_of_losses_and_of_shares_never_look_alike():
     names = ["labeled", "pseudo_labeled", "unlabeled", "labeled_classes", "pseudo_labeled_classes", "mixed"]
     steps = {"seed": 0, "round": 1, "step": [1, 2], "at": [1, 2], "learning_rate": 1e-3}
-    curves = pd.DataFrame(steps | dict.fromkeys([*names, "mixed_weight", "anchored_share", "filled_share"], 0.5))
+    curves = pd.DataFrame(
+        steps | dict.fromkeys([*names, "mixed_weight", "labeled_agreement", "unlabeled_agreement"], 0.5)
+    )
     figure = training.training_figure(curves, names, (0.01, 1))
     lines = [line for axes in figure.axes[:2] for line in axes.get_lines() if not line.get_label().startswith("_")]
     assert len(lines) == 9 == len({(line.get_color(), str(line.get_linestyle())) for line in lines})

@@ -282,7 +282,7 @@ def test_the_hybrid_knows_how_far_two_rounds_agree_and_shows_its_mixtures(ran):
     first, second = (ran.folder / f"results/tiny/hybrid/seed-0/round-{number}" for number in (1, 2))
     before, after = (PseudoLabels(folder / "pseudo_labels.h5") for folder in (first, second))
     assert before.reliability is None and after.reliability.shape == (7,)
-    assert (second / "examples.h5").is_file() and (pd.read_csv(second / "train.csv").filled_share > 0).all()
+    assert (second / "examples.h5").is_file()
     inputs = json.loads((second / "manifest.json").read_text())["inputs"]
     assert set(inputs) == {"labeled", "unlabeled", "start", "pseudo_labels", "layouts"}
 

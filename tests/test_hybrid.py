@@ -26,12 +26,12 @@ from selftrain.settings.hybrid import HybridSettings, ReliableFirstSettings
 from selftrain.train import stage
 from selftrain.train.algorithms import Given, Step
 from selftrain.train.algorithms.hybrid import Hybrid, rare_first
-from selftrain.train.anchors import Anchored, Growing, Pairs, Partners, Pasted, roots
+from selftrain.train.anchors import Growing, Pairs, Partners, Pasted, roots
 from selftrain.train.inputs import given as given_of
 from selftrain.train.length import batch_sizes
 from selftrain.train.mixing import class_mask
 
-OPEN, IGNORE = 254, 255
+IGNORE = 255
 
 
 def make(file=None, layouts=None, round=1, **told):
@@ -39,76 +39,36 @@ def make(file=None, layouts=None, round=1, **told):
     return Hybrid(HybridSettings(**told), Given(CLASSES, place=(5, round), pseudo_labels=file, layouts=layouts))
 
 
-def anchored(count=3, seed=2):
-    """Images of whose pixels a third has no label in the file, and a tenth is outside."""
-    found = batch(count, seed, ignored=0.1)
-    draw = torch.rand(found.labels.shape, generator=torch.Generator().manual_seed(seed + 1))
-    found.labels[(draw < 0.35) & (found.labels != IGNORE)] = OPEN
-    return found
+def pseudo_labeled(count=3, seed=2):
+    """Images of whose pixels a third has no label."""
+    return batch(count, seed, ignored=0.35)
 
 
 def scene(unlabeled, labeled=None, number=7):
     labeled = labeled or batch(3, 1)
-    size = unlabeled.images.shape[-2:]
-    teacher, mixed = (logits(len(unlabeled.images), seed, size) for seed in (3, 5))
+    mixed = logits(len(unlabeled.images), 5, unlabeled.images.shape[-2:])
     student = Fixed(logits(len(labeled.images), 4).requires_grad_(), mixed.requires_grad_())
-    return Step(number, 20, {"labeled": labeled, "anchored": unlabeled}, student, Fixed(teacher))
+    return Step(number, 20, {"labeled": labeled, "pseudo_labeled": unlabeled}, student, None)
 
 
 # What a step learns.
 
 
-@pytest.mark.parametrize("threshold", [None, 0.0, 0.6])
-@pytest.mark.parametrize("weight", [1.0, 0.5])
-def test_the_file_says_what_it_can_and_the_teacher_the_rest(threshold, weight):
-    fill = None if threshold is None else {"threshold": threshold}
-    step = scene(anchored())
-    taught, facts = make(fill=fill, weight=weight).teach(step, step.batches["anchored"])
-    told, said = step.batches["anchored"].labels, logits(3, 3).softmax(1)
-    filled = 0
-    for place in np.ndindex(told.shape):
-        item, *at = place
-        sure, top = said[item, :, *at].max(0)
-        if told[place] == OPEN and threshold is not None and sure >= threshold:
-            expected, factor, filled = top, sure, filled + 1
-        else:
-            expected, factor = IGNORE if told[place] == OPEN else told[place], 1
-        assert taught.labels[place] == expected
-        if expected != IGNORE:
-            assert taught.weights[place] == pytest.approx(float(factor) * weight)
-    valid = (told != IGNORE).sum()
-    assert facts["filled_share"] == filled / valid and (filled > 0) == (threshold is not None)
-    assert facts["anchored_share"] == ((told != IGNORE) & (told != OPEN)).sum() / valid
-
-
-def test_nobody_asks_a_teacher_without_fill():
-    step = scene(anchored())
-    make().loss(step)
-    assert step.teacher.shown == []
-
-
 @pytest.mark.parametrize("across", ["target_to_target", SOURCE])
 def test_the_loss_is_that_of_labels_and_of_mixtures(across):
     """Against a loop over pixels; what is pasted from labeled images has a mean of its own."""
-    step = scene(anchored())
-    algorithm = make(across=across, fill=True, weight=0.7, pasted_weight=0.3)
+    step = scene(pseudo_labeled())
+    algorithm = make(across=across, weight=0.7, pasted_weight=0.3)
     loss = algorithm.loss(step)
-    labeled, unlabeled = step.batches["labeled"], step.batches["anchored"]
-    taught, _ = algorithm.teach(scene(anchored()), unlabeled)
-    pasted_images, pasted_labels, weights = taught.images, taught.labels, taught.weights
-    below = [1, 2, 0]
-    if across == SOURCE:
-        pasted_images, pasted_labels = labeled.images, labeled.labels
-        weights, below = torch.full_like(taught.weights, 0.3), [0, 1, 2]
-    mask = class_mask(pasted_labels, CLASSES, 0.5, (*PLACE, "mixing", 7))
+    labeled, unlabeled = step.batches["labeled"], step.batches["pseudo_labeled"]
+    pasted, of_pasted, below = (labeled, 0.3, [0, 1, 2]) if across == SOURCE else (unlabeled, 0.7, [1, 2, 0])
+    mask = class_mask(pasted.labels, CLASSES, 0.5, (*PLACE, "mixing", 7))
     said = step.student.answers[1].detach().log_softmax(1)
     terms = {name: [] for name in (["mixed", "pasted"] if across == SOURCE else ["mixed"])}
     for item, *at in np.ndindex(mask.shape):
-        source, of = (pasted_labels, item) if mask[item, *at] else (taught.labels, below[item])
-        factor = (weights if mask[item, *at] else taught.weights)[of, *at]
-        seen = (pasted_images if mask[item, *at] else taught.images)[of, :, *at]
-        assert torch.equal(step.student.shown[1][item, :, *at], seen)
-        if (target := int(source[of, *at])) != IGNORE:
+        source, of, factor = (pasted, item, of_pasted) if mask[item, *at] else (unlabeled, below[item], 0.7)
+        assert torch.equal(step.student.shown[1][item, :, *at], source.images[of, :, *at])
+        if (target := int(source.labels[of, *at])) != IGNORE:
             term = terms["pasted" if mask[item, *at] and across == SOURCE else "mixed"]
             term.append(-float(factor * said[item, target, *at]))
     answer = step.student.answers[0].detach()
@@ -116,15 +76,13 @@ def test_the_loss_is_that_of_labels_and_of_mixtures(across):
     assert loss.terms.keys() == {"labeled", *terms} and all(terms.values())
     for name, value in {"labeled": expected, **{name: np.mean(each) for name, each in terms.items()}}.items():
         assert loss.terms[name].item() == pytest.approx(value, rel=1e-5)
-    if across == SOURCE:
-        weights = taught.weights[(taught.labels != IGNORE) & ~mask]
-        assert loss.facts["mixed_weight"].item() == pytest.approx(weights.mean().item())
+    assert loss.facts["mixed_weight"].item() == pytest.approx(0.7)
 
 
 def test_pairs_are_pasted_onto_each_other():
-    step = scene(anchored(4), batch(4, 1))
+    step = scene(pseudo_labeled(4), batch(4, 1))
     algorithm = make(alike=True)
-    mixture = algorithm.mix(algorithm.teach(step, step.batches["anchored"])[0], step.batches["labeled"], 7)
+    mixture = algorithm.mix(algorithm.teach(step, step.batches["pseudo_labeled"])[0], step.batches["labeled"], 7)
     assert torch.equal(mixture.below.images, mixture.pasted.images[[1, 0, 3, 2]])
 
 
@@ -260,18 +218,18 @@ def test_parts_that_are_on_make_the_order(tmp_path, across, alike, ordered):
         "reliable_first": ordered and {"start": 0.5, "until": 1},
     }
     algorithm = make(file, np.ones((5, 3), int), 2, **told)
-    orders = algorithm.orders(20, {"labeled": 2, "anchored": 2, "pasted": 2})
-    assert set(orders) == ({"anchored", "pasted"} if alike and across == SOURCE else {"anchored"})
-    assert set(algorithm.streams) == {"labeled", "anchored"} | (set(orders) & {"pasted"})
-    every = [orders["anchored"](number) for number in range(40)]
+    orders = algorithm.orders(20, {"labeled": 2, "pseudo_labeled": 2, "pasted": 2})
+    assert set(orders) == ({"pseudo_labeled", "pasted"} if alike and across == SOURCE else {"pseudo_labeled"})
+    assert set(algorithm.streams) == {"labeled", "pseudo_labeled"} | (set(orders) & {"pasted"})
+    every = [orders["pseudo_labeled"](number) for number in range(40)]
     assert set(every) == set(range(7))
     # Four of seven are the most reliable half, and the order lasts for as long as the round does.
     assert (set(every[:5]) <= {3, 4, 5, 6}) == ordered
-    assert isinstance(orders["anchored"], Pairs) == (alike and across != SOURCE)
+    assert isinstance(orders["pseudo_labeled"], Pairs) == (alike and across != SOURCE)
 
 
 def test_a_step_pastes_the_partners_and_learns_the_labeled_ones():
-    step = scene(anchored())
+    step = scene(pseudo_labeled())
     step.batches["pasted"] = batch(3, 9)
     algorithm = make(across=SOURCE, alike=True)
     loss = algorithm.loss(step)
@@ -279,7 +237,7 @@ def test_a_step_pastes_the_partners_and_learns_the_labeled_ones():
     expected = torch.nn.functional.cross_entropy(answer, labels, ignore_index=IGNORE)
     assert loss.terms["labeled"].item() == pytest.approx(expected.item(), rel=1e-5)
     mask = class_mask(step.batches["pasted"].labels, CLASSES, 0.5, (*PLACE, "mixing", 7))
-    shown = torch.where(mask[:, None], step.batches["pasted"].images, step.batches["anchored"].images)
+    shown = torch.where(mask[:, None], step.batches["pasted"].images, step.batches["pseudo_labeled"].images)
     assert torch.equal(step.student.shown[1], shown)
 
 
@@ -288,15 +246,15 @@ def test_partners_come_beside_the_batch(batch_size, expected):
     thirds = batch_sizes(8, dict.fromkeys(("labeled", "unlabeled", "other"), 1 / 3))
     assert tuple(thirds.values()) == (4, 2, 2)  # no image of a batch is lost
     sizes = batch_sizes(batch_size, make(across=SOURCE, alike=True).streams)
-    assert tuple(sizes[name] for name in ("labeled", "anchored", "pasted")) == expected
+    assert tuple(sizes[name] for name in ("labeled", "pseudo_labeled", "pasted")) == expected
 
 
 def test_what_is_missing_is_told(tmp_path):
     file = PseudoLabels(file_of(tmp_path))
     with pytest.raises(UserError, match=r"labels\.h5: does not tell how far two rounds' models agree; run label again"):
-        make(file, round=2, reliable_first=True).orders(20, {"labeled": 2, "anchored": 2})
+        make(file, round=2, reliable_first=True).orders(20, {"labeled": 2, "pseudo_labeled": 2})
     with pytest.raises(UserError, match=r"algorithm\.alike: needs the statistics\.h5"):
-        make(file, across=SOURCE, alike=True).orders(20, {"labeled": 2, "anchored": 2})
+        make(file, across=SOURCE, alike=True).orders(20, {"labeled": 2, "pseudo_labeled": 2})
 
 
 def test_rarity_is_that_of_what_is_pasted(tmp_path):
@@ -308,19 +266,6 @@ def test_rarity_is_that_of_what_is_pasted(tmp_path):
 
 
 # Streams.
-
-
-def test_what_the_file_leaves_ignored_is_open_and_what_a_person_said_is_not(tmp_path):
-    table = tiny.split(tmp_path / "unlabeled", (tiny.SIZE,) * 7)
-    path = file_of(tmp_path)
-    with h5py.File(path, "r+") as file:
-        file.attrs["review"] = json.dumps([{"image": "unlabeled-3", "review": "mask", "reason": ""}])
-    stream = Anchored(table, tiny.READ, PseudoLabels(path))
-    for position in range(7):
-        expected = tiny.blocks(tiny.SIZE, 1000 + position)
-        if position != 3:
-            expected = np.where(expected == IGNORE, OPEN, expected)
-        assert (stream.item(position)[1].numpy() == expected).all()
 
 
 def write_statistics(path, names, classes=tiny.CLASSES, counts=((1, 1, 1),) * 5):
@@ -358,22 +303,16 @@ def train(tmp_path):
     return trained
 
 
-PARTS = {"rare_classes": True, "alike": True, "fill": True, "reliable_first": True}
+PARTS = {"rare_classes": True, "alike": True, "reliable_first": True}
 
 
 def test_each_part_changes_the_training_and_repeats_to_the_byte(train):
     found = {}
     for part in (None, *PARTS):
-        told = tiny.stage({"name": "hybrid"} | ({part: True} if part else {}), steps=5, teacher={})
+        told = tiny.stage({"name": "hybrid"} | ({part: True} if part else {}), steps=5)
         found[part] = train(f"{part}", told).model.read_bytes()
         assert train(f"{part} again", told).model.read_bytes() == found[part]
-    assert len(set(found.values())) == 5
-
-
-def test_the_table_tells_the_terms_and_the_shares(train):
-    table = pd.read_csv(train("all", tiny.stage({"name": "hybrid"} | PARTS, steps=12, teacher={})).table)
-    assert {"labeled", "mixed", "anchored_share", "filled_share", "mixed_weight"} <= set(table)
-    assert np.allclose(table.anchored_share + table.filled_share, 1)  # the teacher says something of every open pixel
+    assert len(set(found.values())) == 4
 
 
 def test_it_learns_of_pseudo_labels_alone(train, tmp_path):
@@ -381,7 +320,7 @@ def test_it_learns_of_pseudo_labels_alone(train, tmp_path):
     labeled = tiny.split(tmp_path / "blank")
     for path in (tmp_path / "blank/labels").iterdir():
         Image.fromarray(np.full(tiny.SIZE, IGNORE, np.uint8)).save(path)
-    told = tiny.stage({"name": "hybrid", "strong": STILL} | PARTS, steps=40, teacher={})
+    told = tiny.stage({"name": "hybrid", "strong": STILL} | PARTS, steps=40)
     table = pd.read_csv(train("long", told, labeled=labeled).table)
     assert (table.labeled == 0).all() and table.mixed.iloc[-1] < 0.8 * table.mixed.iloc[0]
 
@@ -398,7 +337,7 @@ def test_partners_are_of_the_images_that_the_statistics_tell_of(train, tmp_path)
     statistics = {"pseudo_labels": labels, "layouts": tmp_path / "statistics.h5"}
     paths = tiny.outputs(tmp_path / "x", labeled, **statistics)
     algorithm = Hybrid(told.algorithm, given_of(told, paths, PseudoLabels(labels), torch.device("cpu")))
-    orders = algorithm.orders(6, {"labeled": 2, "anchored": 2, "pasted": 2})
+    orders = algorithm.orders(6, {"labeled": 2, "pseudo_labeled": 2, "pasted": 2})
     assert {orders["pasted"](drawn) for drawn in range(12)} == {3}
     train("partners", told, labeled=labeled, **statistics)
 
@@ -456,7 +395,7 @@ def test_predictions_of_other_images_are_refused(tmp_path):
         label(how, predictions[0], tmp_path / "cut.csv", labels[0], earlier=other)
 
 
-def test_a_batch_that_is_all_open_is_no_loss():
-    blank = Batch(batch(2, 1).images, torch.full((2, 6, 8), OPEN, dtype=torch.uint8), ("x", "y"))
+def test_a_batch_without_any_label_is_no_loss():
+    blank = Batch(batch(2, 1).images, torch.full((2, 6, 8), IGNORE, dtype=torch.uint8), ("x", "y"))
     loss = make().loss(scene(blank))
     assert loss.terms["mixed"].item() == 0 and torch.isfinite(loss.terms["labeled"])

@@ -107,8 +107,6 @@ WRONG = [
     (hybrid(alike=True, batch_size=6), "mix.train.batch_size: 6 leaves an odd number of unlabeled images"),
     (hybrid(batch_size=3), "mix.train.batch_size: 3 is too small: half of it are"),
     (hybrid(rounds={"train": {"batch_size": 2}}), "mix.rounds[0].train.batch_size: 2 is too small"),
-    (hybrid(fill={"threshold": 2}), "mix.algorithm.fill.threshold: should be less than or equal to 1"),
-    (hybrid(fill=True) | {"train": {"teacher": None}}, "mix.train.teacher: `fill` needs a teacher"),
     (
         hybrid(reliable_first=True) | {"rounds": ROUNDS},
         "mix.algorithm.reliable_first: compares the models of two rounds",
@@ -145,25 +143,13 @@ def test_only_names_experiments_and_leaves_the_others_alone() -> None:
     assert told_lines(("only", [])) == ["only: has too few entries"]
 
 
-@pytest.mark.parametrize("part", ["rare_classes", "alike", "fill", "reliable_first"])
+@pytest.mark.parametrize("part", ["rare_classes", "alike", "reliable_first"])
 def test_each_part_of_the_hybrid_is_off_until_it_is_named(part: str) -> None:
     assert getattr(online(hybrid()).algorithm, part) is None
     assert getattr(online(hybrid(**{part: False})).algorithm, part) is None
     assert online(hybrid(**{part: {}})) == online(hybrid(**{part: True}))
     on = online(hybrid(**{part: True}))
     assert getattr(on.algorithm, part) == getattr(on.algorithm, part).__class__()
-    assert (on.rounds[0].train.teacher is not None) == (part == "fill")
-
-
-def test_the_hybrid_needs_one_class_less_than_a_label_can_tell() -> None:
-    names = [f"class {number}" for number in range(255)]
-    assert (
-        len(parse(good(("experiments.mix", hybrid()), ("tasks.town.classes", names[:254]))).tasks["town"].classes)
-        == 254
-    )
-    assert told_lines(("experiments.mix", hybrid()), ("tasks.town.classes", names)) == [
-        "experiments.mix.algorithm: 'hybrid' takes up to 254 classes; the task 'town' has 255"
-    ]
 
 
 def test_a_task_that_only_leaves_no_model_is_not_told_of() -> None:

@@ -14,7 +14,7 @@ EVERY = {
     "self_training": {"algorithm": "self_training", "optimizer": {"name": "sgd", "lr": 0.02}},
     "weak_labels": {"algorithm": {"name": "weak_labels", "channels": 8, "hidden": 8}, "model": WITH_HEADS},
     "hybrid": {
-        "algorithm": {"name": "hybrid", "strong": MIXING["strong"], "rare_classes": True, "alike": True, "fill": True},
+        "algorithm": {"name": "hybrid", "strong": MIXING["strong"], "rare_classes": True, "alike": True},
         "optimizer": {"name": "sgd", "lr": 0.02},
     },
     "classmix": {"algorithm": MIXING, "evaluate": "teacher"},
@@ -31,8 +31,7 @@ EVERY = {
 def settings(kind, **train):
     """Of a few steps."""
     told = EVERY[kind] | train
-    algorithm = str(told.get("algorithm"))
-    teacher = {"teacher": {}} if "mix" in algorithm or "fill" in algorithm else {}
+    teacher = {"teacher": {}} if "mix" in str(told.get("algorithm")) else {}
     return tiny.stage(**({"steps": 4} | teacher | told))
 
 

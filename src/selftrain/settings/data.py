@@ -37,8 +37,6 @@ Patterns = Annotated[
 
 IGNORE = 255
 """The ignore index inside the pipeline, whatever the label files use."""
-OPEN = 254
-"""In the batches of `hybrid`: what a file of pseudo-labels leaves ignored, and is not outside the image."""
 
 
 class StreetsSettings(Settings):

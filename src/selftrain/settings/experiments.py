@@ -138,9 +138,6 @@ class ExperimentSettings(Settings):
             wrong = told.too_few(one.train.batch_size)
             if wrong is not None:
                 yield from self._of_round(number, "batch_size", wrong)
-            if told.fill is not None and one.train.teacher is None:
-                reason = "`fill` needs a teacher; leave this out for the default one"
-                yield from self._of_round(number, "teacher", reason)
 
     def _of_round(self, number: int, key: str, reason: str) -> Iterator[Problem]:
         """A problem of a round's `train`: told there where the round says it, else at the experiment's."""

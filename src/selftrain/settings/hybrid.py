@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from selftrain.settings.base import NotNegative, OnOrOff, Probability, Settings, Share
+from selftrain.settings.base import NotNegative, OnOrOff, Settings, Share
 from selftrain.settings.mixing import MixtureSettings
 
 
@@ -21,13 +21,6 @@ class AlikeSettings(Settings):
 
     among: Share = 0.1
     """Share of the images at hand, the most alike, of which one is drawn."""
-
-
-class FillSettings(Settings):
-    """The mean teacher labels the pixels that the file leaves ignored, weighted by its confidence."""
-
-    threshold: Probability = 0.0
-    """Confidence, a probability, below which they stay ignored."""
 
 
 class ReliableFirstSettings(Settings):
@@ -54,8 +47,6 @@ class HybridSettings(MixtureSettings):
     """Paste rare classes more often; of `mixing: classmix` alone."""
     alike: OnOrOff[AlikeSettings] = None
     """Paste between images whose class layouts are alike."""
-    fill: OnOrOff[FillSettings] = None
-    """Let a mean teacher label what the file leaves ignored."""
     reliable_first: OnOrOff[ReliableFirstSettings] = None
     """Order the images of a round from reliable to hard; from round 2 on, which has two models to compare."""
 

@@ -36,14 +36,9 @@ def _experiment_inherits(base: dict[str, Any], entry: Any) -> dict[str, Any]:
     keys = ("train",) if entry.get("rounds") is None else ("train", "prediction")
     inherited = {key: base[key] for key in keys if key in base}
     algorithm = by_name(entry.get("algorithm"))
-    if isinstance(algorithm, dict) and (algorithm.get("name") == "mean_teacher_mixing" or _fills(algorithm)):
+    if isinstance(algorithm, dict) and algorithm.get("name") == "mean_teacher_mixing":
         inherited["train"] = deep_merge({"teacher": {}}, base.get("train", {}))
     return inherited
-
-
-def _fills(algorithm: dict[str, Any]) -> bool:
-    """Whether a hybrid's teacher labels what a file leaves ignored."""
-    return algorithm.get("name") == "hybrid" and algorithm.get("fill") not in (None, False)
 
 
 def _inherit(base: dict[str, Any], entry: Any) -> Any:

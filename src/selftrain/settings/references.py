@@ -5,9 +5,8 @@ from typing import Protocol
 
 from selftrain.settings.base import Problem, nearest
 from selftrain.settings.curriculum import CurriculumSettings
-from selftrain.settings.data import OPEN, TaskSettings
+from selftrain.settings.data import TaskSettings
 from selftrain.settings.experiments import ExperimentSettings, PretrainSettings
-from selftrain.settings.hybrid import HybridSettings
 from selftrain.settings.mixing import MeanTeacherMixingSettings
 from selftrain.settings.model import ModelSettings
 from selftrain.settings.prediction import PredictionSettings
@@ -67,7 +66,6 @@ def _experiment_problems(config: Parts, name: str, experiment: ExperimentSetting
         yield from _runs_on(pretrain, tasks, (*where, "pretrain"), experiment.pretrain)
         yield from _network_problems(config, pretrain, experiment, where)
     yield from _upper_bound_problems(config, experiment, tasks, (*where, "upper_bound"))
-    yield from _hybrid_problems(config, experiment, tasks, (*where, "algorithm"))
     yield from _alignment_problems(config, experiment, tasks, (*where, "algorithm", "alignment", "target"))
     yield from _calibration_problems(config, experiment, tasks, where)
     if experiment.rounds is None:
@@ -125,14 +123,6 @@ def _upper_bound_problems(
         yield where, f"'{name}' does not learn the target's labels; give it `labels: truth`"
     else:
         yield from _runs_on(bound, tasks, where, name)
-
-
-def _hybrid_problems(
-    config: Parts, experiment: ExperimentSettings, tasks: tuple[str, ...], where: Keys
-) -> Iterator[Problem]:
-    for name in tasks if isinstance(experiment.algorithm, HybridSettings) else ():
-        if name in config.tasks and len(config.tasks[name].classes) > OPEN:
-            yield where, f"'hybrid' takes up to {OPEN} classes; the task '{name}' has {len(config.tasks[name].classes)}"
 
 
 def _alignment_problems(

@@ -1,20 +1,16 @@
-"""The images of a hybrid round: their labels from a file, and the order that they come in."""
+"""The order in which the images of a hybrid round come."""
 
 from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 
 from selftrain import randomness
-from selftrain.data.batches import Order, Stream
-from selftrain.label.pseudo_labels import PseudoLabels
-from selftrain.settings.data import IGNORE, OPEN, ReadSettings
+from selftrain.data.batches import Order
 from selftrain.settings.hybrid import ReliableFirstSettings
 from selftrain.train.mixing import Place, chosen_of
 
@@ -23,26 +19,8 @@ Roots = npt.NDArray[np.float64]
 Positions = npt.NDArray[np.int64]
 
 
-class Anchored(Stream):
-    """The images of a split with pseudo-labels, and `OPEN` where the file has none.
-
-    What a person has reviewed is as the person says: nothing of it is open.
-    """
-
-    def __init__(self, table: Path, read: ReadSettings, pseudo_labels: PseudoLabels) -> None:
-        super().__init__(table, read, pseudo_labels.label)
-        self.reviewed = pseudo_labels.reviewed
-
-    def item(self, position: int) -> tuple[Tensor, Tensor]:
-        """An image and its label before augmentation, which ignores what it adds."""
-        image, label = super().item(position)
-        if self.names[position] not in self.reviewed:
-            label[label == IGNORE] = OPEN
-        return image, label
-
-
 class Growing:
-    """An order of anchored images from a pool that grows linearly from the most reliable ones to all.
+    """An order of pseudo-labeled images from a pool that grows linearly from the most reliable ones to all.
 
     Of the pool, the next is always one of those drawn least often; an image that enters it comes in the pass under way.
     """
@@ -121,7 +99,7 @@ def roots(counts: npt.NDArray[np.int64]) -> Roots:
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
-    """An order of anchored images in which every other one is a partner of the one before it.
+    """An order of pseudo-labeled images in which every other one is a partner of the one before it.
 
     Attributes:
         first: the order of those that partners are drawn for.
@@ -146,7 +124,7 @@ class Pairs:
 
 @dataclass(frozen=True, eq=False)
 class Pasted:
-    """An order of labeled images in which each is a partner of the anchored image that it is pasted onto.
+    """An order of labeled images in which each is a partner of the image that it is pasted onto.
 
     Attributes:
         onto: the order of these.

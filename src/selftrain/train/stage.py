@@ -32,7 +32,6 @@ from selftrain.settings.config import MachineSettings
 from selftrain.settings.training import OptimizerSettings, TrainStageSettings
 from selftrain.train import examples, finished, processes
 from selftrain.train.algorithms import Algorithm, Step, of_unlabeled
-from selftrain.train.anchors import Anchored
 from selftrain.train.branches import branch_similarity
 from selftrain.train.compiling import compile_networks, compiler_told
 from selftrain.train.inputs import TrainFiles, counted, given
@@ -350,11 +349,7 @@ def _stream(name: str, settings: TrainStageSettings, paths: TrainFiles, pseudo_l
     if paths.unlabeled is None or pseudo_labels is None:
         needed = "the unlabeled split" + (" and its pseudo-labels" if name != "unlabeled" else "")
         raise UserError(f"algorithm '{settings.algorithm.name}' needs {needed}")
-    stream = (
-        Anchored(paths.unlabeled, settings.unlabeled, pseudo_labels)
-        if name == "anchored"
-        else Stream(paths.unlabeled, settings.unlabeled, pseudo_labels.label)
-    )
+    stream = Stream(paths.unlabeled, settings.unlabeled, pseudo_labels.label)
     if list(pseudo_labels.names) != stream.names:
         raise UserError(f"{paths.pseudo_labels}: its images are not those of {paths.unlabeled}; make it again")
     return stream

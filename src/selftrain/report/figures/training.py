@@ -15,8 +15,6 @@ from selftrain.report.figures.style import LINES, MUTED, STYLE, WIDTH, by_name, 
 SHARES = [
     "share_above_threshold",
     "mixed_weight",
-    "anchored_share",
-    "filled_share",
     "labeled_agreement",
     "unlabeled_agreement",
     "labeled_retained",

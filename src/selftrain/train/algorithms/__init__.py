@@ -71,7 +71,7 @@ class Loss:
     """Pictures that show how unlabeled images are used, by name: images (channels, h, w), or maps, uint8 (h, w)."""
 
 
-OF_UNLABELED = ("pseudo_labeled", "anchored", "unlabeled")
+OF_UNLABELED = ("pseudo_labeled", "unlabeled")
 """The streams whose images are those of the unlabeled split."""
 
 
@@ -85,8 +85,7 @@ class Algorithm(ABC):
 
     streams: dict[str, float]
     """The streams it draws from, each with its share of a step's batch: 'labeled', 'pasted' (labeled ones again),
-    'unlabeled' (with blank labels), 'pseudo_labeled', or 'anchored' (pseudo-labeled, and OPEN where there is no label).
-    """
+    'unlabeled' (with blank labels), or 'pseudo_labeled'."""
     taught: float = 0.0
     """Share of a step's batch that a teacher labels."""
     one_size: bool = True

@@ -15,24 +15,20 @@ from torch import Tensor
 from selftrain.data.batches import Batch, Order, Shuffled
 from selftrain.errors import UserError
 from selftrain.label.pseudo_labels import PseudoLabels
-from selftrain.settings.data import IGNORE, OPEN
 from selftrain.settings.hybrid import HybridSettings
-from selftrain.train import processes
 from selftrain.train.algorithms import Given, Step
 from selftrain.train.algorithms.mixed import Mixed, Mixture
 from selftrain.train.anchors import Growing, Pairs, Partners, Pasted, roots
-from selftrain.train.losses import at_size
 from selftrain.train.mixing import Pixels, Place
 
 
 class Hybrid(Mixed[HybridSettings]):
-    """The student learns labels, and of mixed images what the file says of them, or else a mean teacher."""
+    """The student learns labels, and of mixed images what the file says of them."""
 
-    unlabeled = "anchored"
+    unlabeled = "pseudo_labeled"
 
     def __init__(self, settings: HybridSettings, given: Given) -> None:
         super().__init__(settings, given)
-        self.taught = 0.0 if settings.fill is None else 0.5
         if settings.alike is not None and settings.pastes_labeled:
             self.streams["pasted"] = 0.5  # beside the labeled ones, of which each is learned as often as ever
         if settings.rare_classes is not None and given.pseudo_labels is not None:
@@ -41,43 +37,31 @@ class Hybrid(Mixed[HybridSettings]):
             self.favor = rare_first(shares, settings.rare_classes.temperature)
 
     def orders(self, steps: int, sizes: Mapping[str, int]) -> dict[str, Order]:
-        """Of anchored images by their reliability; of those that are mixed, by how alike they are."""
+        """Of pseudo-labeled images by their reliability; of those that are mixed, by how alike they are."""
         file, settings = self.given.pseudo_labels, self.settings
-        assert file is not None, "the train stage refuses an anchored stream without a file"
+        assert file is not None, "the train stage refuses a pseudo-labeled stream without a file"
         place: Place = (*self.given.place, "order")
-        first: Order = Shuffled(len(file), (*place, "anchored"))
+        first: Order = Shuffled(len(file), (*place, "pseudo_labeled"))
         pool = None
         if settings.reliable_first is not None:
-            draws = steps * sizes["anchored"] // (2 if settings.pairs else 1)
-            first = Growing(_reliability(file), settings.reliable_first, draws, (*place, "anchored"))
+            draws = steps * sizes["pseudo_labeled"] // (2 if settings.pairs else 1)
+            first = Growing(_reliability(file), settings.reliable_first, draws, (*place, "pseudo_labeled"))
             pool = first.pool
         if settings.alike is None:
-            return {"anchored": first}
-        anchored = roots(file.counts)
+            return {"pseudo_labeled": first}
+        images = roots(file.counts)
         if settings.pairs:
-            partners = Partners(anchored, anchored, settings.alike.among, (*place, "partners"))
-            return {"anchored": Pairs(first, partners, pool)}
+            partners = Partners(images, images, settings.alike.among, (*place, "partners"))
+            return {"pseudo_labeled": Pairs(first, partners, pool)}
         if self.given.layouts is None:
             raise UserError("algorithm.alike: needs the statistics.h5 of the labeled split")
-        partners = Partners(anchored, roots(self.given.layouts), settings.alike.among, (*place, "partners"))
-        return {"anchored": first, "pasted": Pasted(first, partners)}
+        partners = Partners(images, roots(self.given.layouts), settings.alike.among, (*place, "partners"))
+        return {"pseudo_labeled": first, "pasted": Pasted(first, partners)}
 
     def teach(self, step: Step, unlabeled: Batch) -> tuple[Pixels, dict[str, Tensor]]:
-        """Labels of the file, of weight 1; what these leave open the teacher labels, by its confidence."""
-        labels = unlabeled.labels
-        unsaid, valid = labels == OPEN, labels != IGNORE
-        weights = torch.ones_like(labels, dtype=torch.float32)
-        filled = torch.zeros_like(unsaid)
-        if self.settings.fill is not None:
-            confidence, classes = at_size(step.teacher(unlabeled.images).float(), valid).softmax(1).max(1)
-            filled = unsaid & (confidence >= self.settings.fill.threshold)
-            labels = torch.where(filled, classes.to(torch.uint8), labels)
-            weights = torch.where(filled, confidence, weights)
-        labels = torch.where(unsaid & ~filled, IGNORE, labels)
-        told = {"anchored": ~unsaid & valid, "filled": filled}
-        count = processes.total(valid.sum()).clamp(min=1)
-        facts = {f"{name}_share": processes.total(one.sum()) / count for name, one in told.items()}
-        return Pixels(unlabeled.images, labels, weights * self.settings.weight), facts
+        """Labels of the file."""
+        weights = torch.full_like(unlabeled.labels, self.settings.weight, dtype=torch.float32)
+        return Pixels(unlabeled.images, unlabeled.labels, weights), {}
 
     def true(self, labeled: Batch, taught: Pixels) -> Pixels:
         """Labeled images have a weight of their own where they are pasted."""
