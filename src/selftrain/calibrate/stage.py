@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 @memory.telling(memory.IN_PREDICTION)
 def calibrate(settings: CalibrateSettings, model: Path, images: Path, output: Path, *, threads: int = 1) -> None:
-    """Write calibrator.json: name, settings, classes, the model's digest, images and pixels used, parameters.
+    """Write calibrator.json: name, settings, classes, the model's digest, labeled pixels and those used, parameters.
 
     Args:
         settings: which calibrator, and how to read the calibration split.

@@ -1,4 +1,4 @@
-"""Reading somebody else's weights: tensors only, nothing is unpickled."""
+"""Reading somebody else's weights: tensors only, and no code."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ from selftrain.train.algorithms import Algorithm, Given
 from selftrain.train.length import length
 
 PREDICTIONS, PSEUDO_LABELS = 1.5, 0.5
-"""Bytes a pixel on disk; docs/performance.md and docs/files.md have measured ones."""
+"""Bytes a pixel on disk; docs/performance.md has measured ones."""
 FLOAT = 4
 """Bytes of a parameter."""
 TEACHER = 1 / 3

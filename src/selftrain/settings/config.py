@@ -17,7 +17,7 @@ from selftrain.settings.training import TrainSettings
 
 
 class MachineSettings(Settings):
-    """What suits the machine; a change reruns nothing."""
+    """What suits the machine; a change reruns nothing, but for another `environment` where Snakemake makes it."""
 
     threads: Annotated[int, Field(ge=1)] = 1
     """CPU threads of one training or prediction; results are bit-equal at equal threads."""

@@ -205,7 +205,8 @@ class TaskSettings(Settings):
     """An evaluation split may have the very images of the unlabeled one, so that scores are of images that were learned
     from, without their labels."""
     truth: bool = False
-    """The unlabeled split has hidden labels, used for scoring pseudo-labels and nothing else."""
+    """The unlabeled split has hidden labels: pseudo-labels are scored against them, the report shows them, and
+    only what is called an oracle learns from them."""
     calibration: SplitSettings | None = None
     """Held-out labels that calibrators are fitted on and nothing is trained on; needed where predictions ask for it."""
     evaluation: dict[Name, SplitSettings] = Field(min_length=1)

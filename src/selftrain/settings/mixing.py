@@ -1,4 +1,5 @@
-"""Settings of the online algorithm `mean_teacher_mixing`: ClassMix, DACS and what their thesis varies."""
+"""Settings of trainings on mixed images: `mean_teacher_mixing` (ClassMix, DACS, what their thesis varies), and what the
+hybrid has of it."""
 
 from typing import Annotated, Literal, Self
 

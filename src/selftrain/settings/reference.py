@@ -14,7 +14,10 @@ Every key that a config may have, with its default and its meaning; made by `mak
 A key that is in no section is an error which names the nearest valid one. `–`: it must be given. A choice by name may
 stand alone: `policy: dars` for `policy: {name: dars}`. What `train`, `model` and `prediction` say at the top is where
 every pretraining, experiment and round starts from. When to set what: [methods](methods/README.md),
-[networks](networks.md), [start](start.md).
+[networks](networks.md), [start](start.md). Four keys mean two things, by their place: `start` of a pretraining is a
+file, of an experiment where it begins; `evaluation` of a task are its splits, at the top how models predict them;
+`calibration` of a task is a split, of `prediction` a calibrator; `labels` of a split are files, of a pretraining whose
+they are.
 """
 
 Schema = dict[str, Any]

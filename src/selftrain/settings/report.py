@@ -67,7 +67,7 @@ class RoundReport(Settings):
     folder: str
     """Where model.safetensors, metrics.csv, confusion.csv, sizes.csv, train.csv and manifest.json are; of offline
     rounds also cut.csv, alarms.csv, pseudo_labels.csv and pseudo_labels.h5, and pseudo_label_scores.csv where there is
-    hidden truth; of online trainings that learn from unlabeled images examples.h5."""
+    hidden truth; of trainings that mix images or label them step by step examples.h5."""
     offline: bool
     """Whether it was trained on pseudo-labels from a file."""
     oracle: bool

@@ -22,7 +22,7 @@ class StSettings(PolicySettings):
 
     name: Literal["st"] = "st"
     threshold: Part | None = None
-    """A fixed probability; then rounds need no portion."""
+    """A fixed probability; rounds then have no portion."""
 
 
 class CbstSettings(PolicySettings):
