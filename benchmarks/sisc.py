@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from selftrain import randomness
 from selftrain.models.segmenter import Segmenter
-from selftrain.predict.patches import coverage, mean_over_patches, place
+from selftrain.predict.patches import bands_over_patches, coverage, place
 from selftrain.settings.model import ModelSettings
 from selftrain.settings.prediction import PatchSettings
 
@@ -66,9 +66,10 @@ def _compare(
 
     def batches(number: int) -> Tensor:
         draw = randomness.generator(number)
-        return mean_over_patches(
+        bands = bands_over_patches(
             probabilities, images[number], settings, draw, classes=told.classes, fill=(128, 128, 128)
         )
+        return torch.cat(list(bands), 1)
 
     def one_by_one(number: int) -> np.ndarray:
         corners = place(tuple(told.size), settings.size, settings.count, randomness.generator(number))

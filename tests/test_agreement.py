@@ -69,6 +69,7 @@ def test_the_top_class_is_the_lowest_of_equals(shape, seed, levels, at_once):
 def test_a_share_asks_for_the_fewest_branches_that_make_it(branches, data):
     number = data.draw(st.integers(1, branches))
     assert least(number / branches, branches) == least((number - 0.5) / branches, branches) == number
+    assert least(1, 6 * branches) == 6 * branches  # all are all, of however many
 
 
 # Of a batch

@@ -200,9 +200,11 @@ def test_two_jobs_with_one_log_run_one_after_the_other(tmp_path):
     while not (tmp_path / ".drawn.unfinished").exists():
         time.sleep(0.05)
     orphan.send_signal(signal.SIGSTOP)
+    (tmp_path / "draw.log").write_text("so far\n")
     (tmp_path / "settings.json").write_text('{"domain": "real", "count": 2, "seed": 2, "size": [32, 64]}')
     next_run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     told = next(line for line in next_run.stderr if "waiting for its end" in line)
+    assert "so far" in (tmp_path / "draw.log").read_text()
     orphan.send_signal(signal.SIGCONT)
     next_run.communicate(timeout=300)
     assert orphan.wait() == 0 and next_run.returncode == 0

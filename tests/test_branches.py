@@ -31,6 +31,7 @@ from selftrain.train.algorithms.supervised import Supervised
 from selftrain.train.branches import branch_similarity
 from selftrain.train.losses import cross_entropy
 from selftrain.train.stage import train
+from selftrain.train.synchronized import synchronize
 
 torch.set_num_threads(1)
 
@@ -388,4 +389,7 @@ def test_a_single_image_has_no_batch_statistics_of_its_mean():
     with pytest.raises(UserError, match=r"^model\.decoder: pyramid_pooling.* raise train\.batch_size"):
         whole.hidden(None, last)
     assert whole.hidden(None, last.expand(2, -1, -1, -1)).shape == (2, 16, 5, 5)
+    shared = PyramidPooling(PyramidPoolingSettings(bins=(2, 1)), (8, 8), 3)
+    assert synchronize(shared, torch.device("cpu")).hidden(None, last.expand(2, -1, -1, -1)).isfinite().all()
+    shared.hidden(None, last)  # the rest of the batch is another process's
     assert whole.eval().hidden(None, last).shape == coarse.hidden(None, last).shape == (1, 16, 5, 5)

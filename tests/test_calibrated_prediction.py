@@ -8,6 +8,7 @@ import pytest
 import test_predict
 import tiny
 import torch
+from exact import quantize
 from test_spatial_prior import Own, interpolated
 from torch.nn import functional as F
 
@@ -17,7 +18,6 @@ from selftrain.calibrate.histogram_binning import HistogramBinning
 from selftrain.calibrate.matrix import Matrix
 from selftrain.calibrate.stage import calibrate
 from selftrain.calibrate.temperature import Temperature
-from selftrain.confidence import quantize
 from selftrain.data.augmentation import to_tensor
 from selftrain.data.reading import read_image
 from selftrain.errors import UserError

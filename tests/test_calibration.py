@@ -331,7 +331,7 @@ def test_reliability_is_told_of_every_split_before_and_after(data, tmp_path):
     of_report = {"name": "t", "classes": tiny.CLASSES, "colors": None, "unlabeled": "", "truth": None}
     calibrators = [{"model": "pretrained/start/seed-0", "mode": "temperature", "file": str(tables[1])}]
     calibrators[0]["reliability"] = str(tables[0])
-    task = TaskReport(**of_report, read_truth=None, evaluation={"val": ""}, calibrations=calibrators)
+    task = TaskReport(**of_report, read_truth=None, evaluation=("val",), calibrations=calibrators)
     ((names, cells),) = calibration_table(task).rows
     assert names == ("pretrained/start/seed-0", "temperature")
     assert [cell.text for cell in cells] == [as_text(100 * ece) for ece in calibration.ece]

@@ -3,13 +3,14 @@ import pandas as pd
 import pytest
 import tiny
 import torch
+from exact import mean_over_patches, quantize
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
 from selftrain import randomness
-from selftrain.confidence import BINS, STEPS, coarse, log_odds_of_coarse, quantize
+from selftrain.confidence import BINS, STEPS, coarse, log_odds_of_coarse
 from selftrain.data.augmentation import fill_color
 from selftrain.data.reading import read_image
 from selftrain.data.tables import read_images, write_statistics
@@ -20,7 +21,6 @@ from selftrain.label.pseudo_labels import PseudoLabels
 from selftrain.label.stage import label
 from selftrain.models import files
 from selftrain.predict.confidence import UNDEFINED, decide, decide_probabilities
-from selftrain.predict.patches import mean_over_patches
 from selftrain.predict.spatial_prior import at_size, read_spatial_prior
 from selftrain.predict.stage import predict_shard
 from selftrain.predict.store import Predictions

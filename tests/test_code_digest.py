@@ -33,6 +33,27 @@ def test_no_stage_reaches_a_method_that_was_not_chosen(entries):
         assert registry.load_object(path)
 
 
+def test_a_stage_reaches_no_more_than_it_uses():
+    """Not what the package offers to its users, nor its version."""
+    assert closure("selftrain.data.streets") & {"selftrain", "selftrain.label.pseudo_labels"} == set()
+    assert "selftrain.label.pseudo_labels" not in closure("selftrain.predict.stage", "selftrain.select.stage")
+
+
+def test_sizes_at_which_images_are_worked_on_are_code_of_who_reads_them():
+    for stage in ("train", "predict", "label", "evaluate"):
+        assert "selftrain.data.sizes" in closure(f"selftrain.{stage}.stage"), stage
+
+
+@pytest.mark.parametrize("text", ["# A comment.", '"""A docstring."""', 'A = 1\n"""Of an attribute."""'])
+def test_what_is_said_of_code_is_none(text):
+    plain = code_digest._parsed(text.partition("\n")[0].encode() if "A =" in text else b"")
+    assert code_digest._parsed(text.encode()) == plain
+    inner = "class B:\n    a: int = 1\n{}    def c(self):\n{}        return 'text'\n"
+    said = inner.format('    """Of a."""\n', '        """Of c."""\n')
+    assert code_digest._parsed(said.encode()) == code_digest._parsed(inner.format("", "").encode())
+    assert code_digest._parsed(said.encode()) != code_digest._parsed(said.replace("'text'", "'other'").encode())
+
+
 def test_selecting_and_labeling_reach_no_torch_code():
     reached = closure("selftrain.select.stage", "selftrain.label.stage", "selftrain.label.merge")
     assert not any(module.startswith(("selftrain.models", "selftrain.train")) for module in reached)
@@ -64,6 +85,27 @@ def test_an_encoder_of_ours_is_code_of_the_jobs_that_run_it(folder_task):
         ]
     assert codes["resnet18"] == codes["resnet34"]  # timm's are no code of ours
     assert not set(codes["resnet18"]) & set(codes["resnet38"])
+
+
+def test_a_network_of_ones_own_is_all_code_of_its_package(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    folder = tmp_path / "mynet_of_test/parts"
+    folder.mkdir(parents=True)
+    for file in (folder / "__init__.py", folder.parent / "__init__.py", folder.parent / "blocks.py"):
+        file.write_text("")
+    (folder / "net.py").write_text("from mynet_of_test.blocks import *\n")
+    (tmp_path / "alone_of_test.py").write_text("")
+
+    def of(own):
+        return CodeDigests(tmp_path / "code.json", frozen=False).of(OTHER, own=own)
+
+    names = ["mynet_of_test.parts.net:build", "mynet_of_test:build", "alone_of_test:build", "h5py:File"]
+    before = [of(name) for name in names]
+    (folder.parent / "blocks.py").write_text("more = 1\n")
+    assert [of(name) == one for name, one in zip(names, before, strict=True)] == [False, False, True, True]
+    (tmp_path / "alone_of_test.py").write_text("more = 1\n")
+    assert of(names[2]) != before[2]
 
 
 STAGE, OTHER = "selftrain.select.stage", "selftrain.select.dars"

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from exact import quantize
 
 from selftrain.confidence import (
     BINS,
@@ -9,7 +10,6 @@ from selftrain.confidence import (
     log_odds_of,
     log_odds_of_coarse,
     probability_of,
-    quantize,
     stored_probability,
 )
 from selftrain.errors import UserError

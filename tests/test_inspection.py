@@ -64,6 +64,10 @@ def test_files_that_cannot_be_compared(rounds, tmp_path):
     classes = tiny.write_pseudo_labels(tmp_path / "classes.h5", NAMES, labels(1), classes=("sky", "sea", "car"))
     with pytest.raises(UserError, match=r"classes\.h5: of the classes \['sky', 'sea', 'car'\], not"):
         difference(rounds[0], classes)
+    halves = [one[: len(one) // 2] for one in labels(1)]
+    smaller = tiny.write_pseudo_labels(tmp_path / "smaller.h5", NAMES, halves)
+    with pytest.raises(UserError, match=rf"smaller\.h5: '{NAMES[0]}' is \d+ × \d+, not \d+ × \d+ as in "):
+        difference(rounds[0], smaller)
     table = tmp_path / "confusion.csv"
     confusion_table("val", tiny.CLASSES, np.eye(3, dtype=np.int64)).to_csv(table, index=False)
     with pytest.raises(UserError, match=r"confusion\.csv: has no classes of pixels to compare"):

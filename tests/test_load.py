@@ -13,10 +13,11 @@ import pytest
 import test_odd_data
 import tiny
 import torch
+from exact import mean_over_patches
 from walking import planned, walk
 
 from selftrain import randomness
-from selftrain.predict.patches import bands_over_patches, mean_over_patches
+from selftrain.predict.patches import bands_over_patches
 from selftrain.settings.prediction import PatchSettings
 
 

@@ -5,17 +5,17 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from exact import mean_over_patches, quantize
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
 from selftrain import randomness
-from selftrain.confidence import quantize
 from selftrain.errors import UserError
 from selftrain.models import files
 from selftrain.predict.forward import Predictor, load_predictor
-from selftrain.predict.patches import coverage, mean_over_patches, place
+from selftrain.predict.patches import coverage, place
 from selftrain.predict.stage import predict_shard
 from selftrain.predict.store import Predictions
 from selftrain.settings.prediction import InferenceSettings, PatchSettings, PredictionSettings, PredictStageSettings

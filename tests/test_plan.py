@@ -17,13 +17,16 @@ from walking import call
 from selftrain.cli import app
 from selftrain.data.tables import write_images
 from selftrain.errors import UserError
+from selftrain.flow import Model
 from selftrain.graph import Graph
 from selftrain.plan import jobs as planned_jobs
 from selftrain.plan import table as plan_table
 from selftrain.plan.jobs import Job
 from selftrain.plan.table import plan
+from selftrain.plan.timing import timed
 from selftrain.plan.work import Images, Workload, views
 from selftrain.predict.forward import Predictor
+from selftrain.settings.config_file import parse
 from selftrain.settings.prediction import InferenceSettings
 
 
@@ -114,6 +117,17 @@ def test_hours_follow_a_few_steps_that_are_timed_once(tmp_path, monkeypatch):
     pd.testing.assert_frame_equal(again, table)
     longer = plan(small(tmp_path, 3000))[0].set_index("job").hours
     assert longer["pretrain"] > hours["pretrain"] and longer["predict"] == hours["predict"]
+
+
+@pytest.mark.parametrize("pixels", [{"channels": 5, "bits": 16}, {"channels": 1}])
+def test_a_network_of_other_images_is_timed_on_such(folder_task, tmp_path, pixels):
+    count = pixels["channels"]
+    folder_task["tasks"]["tiny"]["pixels"] = pixels
+    folder_task["model"] = {"encoder": "test_resnet", "mean": [0.5] * count, "std": [0.2] * count}
+    folder_task["train"] = {"batch_size": 2}
+    graph = Graph(parse(folder_task))
+    rates = timed(graph, Model("tiny", "base", 0, 0), (32, 48))
+    assert rates.learned > 0 and rates.seen >= 0
 
 
 def test_changed_images_let_run_more_than_can_be_planned(tmp_path, monkeypatch):

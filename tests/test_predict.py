@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 import tiny
 import torch
+from exact import quantize
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -13,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from selftrain.artifacts import digest_file
-from selftrain.confidence import log_odds_of, probability_of, quantize
+from selftrain.confidence import log_odds_of, probability_of
 from selftrain.data.augmentation import to_tensor
 from selftrain.data.images import batched, shard_of, working_sizes
 from selftrain.data.palette import palette

@@ -144,13 +144,14 @@ def write_results(folder: Path, seeds: tuple[int, ...] = (0,), truth: bool = Tru
                 write_training(place, pseudo=round_ > 0)
                 if round_:
                     write_pseudo_labels(place, round_, truth, weak=experiment == "NA")
-                rounds.append(round_report(experiment, seed, round_, place, offline=round_ > 0))
+                offline = round_ > 0
+                rounds.append(round_report(experiment, seed, round_, place, offline=offline, scored=offline and truth))
     task = TaskReport(
         name="tiny",
         classes=CLASSES,
         colors=None,
         read_truth=ReadSettings(classes=CLASSES, ignore_index=255) if truth else None,
-        evaluation={"val": ""},
+        evaluation=("val",),
         **write_images(folder, truth),
     )
     return ReportSettings(tasks=(task,), rounds=tuple(rounds))
@@ -305,7 +306,7 @@ def test_an_online_oracle_shows_how_it_mixed(tmp_path):
     label = torch.tensor([[0, 1, 2, 255, 2, 0, 0, 0]] * 6, dtype=torch.uint8)
     example = pictures | {"mask": (label == 1).to(torch.uint8), "label": label}
     examples.write(place / "examples.h5", {5: example, 10: example}, CLASSES)
-    rounds = (round_report("mix", 0, 0, start), round_report("mix", 0, 1, place, oracle=True))
+    rounds = (round_report("mix", 0, 0, start), round_report("mix", 0, 1, place, oracle=True, showing=True))
     settings = settings.model_copy(update={"rounds": settings.rounds + rounds})
 
     summary = summarize(settings)
@@ -330,6 +331,46 @@ def test_an_online_oracle_shows_how_it_mixed(tmp_path):
     assert "Examples" in page and "mix (oracle)" in page and "share above threshold" in page
 
 
+def test_what_an_earlier_config_left_is_not_told_of(tmp_path):
+    """Rounds that are online now, truth that is known no more, an algorithm that shows nothing."""
+    settings = write_results(tmp_path)
+    places = [Path(one.folder) for one in settings.rounds]
+    example = {"seen": torch.full((3, 6, 8), 70, dtype=torch.uint8)}
+    examples.write(places[-1] / "examples.h5", {5: example}, CLASSES)
+    assert (places[-1] / "pseudo_label_scores.csv").is_file() and (places[-1] / "pseudo_labels.h5").is_file()
+    for change in ({"offline": False, "scored": False}, {"scored": False}):
+        rounds = tuple(one.model_copy(update=change) for one in settings.rounds)
+        told = settings.model_copy(update={"rounds": rounds})
+        summary = summarize(told)
+        assert summary.pseudo_label_accuracy.isna().all()
+        assert summary.labeled_share.isna().all() == (not change.get("offline", True))
+        write_summary(told, tmp_path / "summary.csv")
+        results = read_results(told, tmp_path / "summary.csv")
+        assert results.scores.empty and results.pseudo_labels.empty == (not change.get("offline", True))
+        assert results.selections.empty == results.alarms.empty == results.pseudo_labels.empty
+        assert not strips(results, told.tasks[0])
+
+
+def test_the_mean_of_the_class_table_is_that_of_the_summary(tmp_path):
+    """Also where a class is in no image, and only the later model predicts it."""
+    settings = write_results(tmp_path)
+    for one in settings.rounds:
+        path = Path(one.folder, "metrics.csv")
+        table = pd.read_csv(path, keep_default_na=False, na_values=[""])
+        of_class = (table.metric == "iou") & (table["class"] == CLASSES[0])
+        table.loc[of_class, "value"] = 0.0 if one.round else np.nan
+        table.to_csv(path, index=False)
+    write_summary(settings, tmp_path / "summary.csv")
+    results = read_results(settings, tmp_path / "summary.csv")
+    table = class_table(results, settings.tasks[0], "val")
+    position = table.columns.index("mean")
+    for (name, number), cells in table.rows:
+        if number != "0":
+            of = results.summary[(results.summary.experiment == name) & (results.summary["round"] == int(number))]
+            assert cells[position].text == f"{100 * of.miou.item():.1f}"
+            assert cells[position].notes[0].replace("−", "-") == f"{100 * of.gain.item():+.1f}"
+
+
 @pytest.mark.parametrize("kept", ["pictures", "nothing"])
 def test_examples_of_another_algorithm_are_shown_by_their_names(tmp_path, kept):
     start, place = tmp_path / "pretrained/base/seed-0", tmp_path / "own/seed-0/round-1"
@@ -340,7 +381,7 @@ def test_examples_of_another_algorithm_are_shown_by_their_names(tmp_path, kept):
     label = torch.tensor([[0, 1, 2, 255, 2, 0, 0, 0]] * 6, dtype=torch.uint8)
     example = {"guess": label, "seen": torch.full((3, 6, 8), 70, dtype=torch.uint8)} if kept == "pictures" else {}
     examples.write(place / "examples.h5", {5: example}, CLASSES)
-    rounds = (round_report("own", 0, 0, start), round_report("own", 0, 1, place))
+    rounds = (round_report("own", 0, 0, start), round_report("own", 0, 1, place, showing=True))
     settings = settings.model_copy(update={"rounds": settings.rounds + rounds})
     write_summary(settings, tmp_path / "summary.csv")
     found = strips(read_results(settings, tmp_path / "summary.csv"), settings.tasks[0])
@@ -382,6 +423,8 @@ def test_an_overlay_shows_classes_and_darkens_what_is_ignored():
         pixels = np.asarray(picture.convert("RGBA"))[0]
     assert pixels[:, :3].tolist() == [[10, 20, 30], [40, 50, 60], [0, 0, 0]]
     assert (pixels[:, 3] > 100).all() and (pixels[:, 3] < 255).all()
+    many = overlay(np.array([[253, 254, 255]], np.uint8), [7] * 768)
+    assert (decoded(many, "RGBA")[..., 3] > 100).all(), "254 is a class like any other"
 
 
 def test_the_terminal_shows_rounds_as_columns(tmp_path, capsys):

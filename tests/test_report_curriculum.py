@@ -74,7 +74,7 @@ def write_curriculum(folder: Path, seeds: tuple[int, ...] = (0,), bound: bool = 
         example = {"image": image, "predicted": PREDICTED, "agreement": AGREEMENT, "label": LEARNED}
         examples.write(place / "examples.h5", {7: example, 9: example}, CLASSES)
         of_bound = {"upper_bound": str(best)} if bound else {}
-        rounds += [round_report("curr", seed, 0, start), round_report("curr", seed, 1, place, **of_bound)]
+        rounds += [round_report("curr", seed, 0, start), round_report("curr", seed, 1, place, showing=True, **of_bound)]
         rounds += [round_report("target-labels", seed, 0, best, oracle=True)]
     return settings.model_copy(update={"rounds": settings.rounds + tuple(rounds)})
 

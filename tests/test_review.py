@@ -10,7 +10,7 @@ from PIL import Image
 from project import Project, tiny_config
 from test_label import CLASSES, images, run
 
-from selftrain.data.review import check_review, read_review, write_review
+from selftrain.data.review import check_review, read_mask, read_review, write_review
 from selftrain.errors import UserError
 from selftrain.graph import Graph
 from selftrain.inspection.artifact import inspect
@@ -18,7 +18,7 @@ from selftrain.label.masks import export_labels
 from selftrain.label.merge import merge
 from selftrain.label.pseudo_labels import PseudoLabels
 from selftrain.label.stage import label
-from selftrain.settings.data import ReadSettings, ReviewSettings
+from selftrain.settings.data import PixelSettings, ReadSettings, ReviewSettings
 
 READ = ReadSettings(classes=CLASSES, ignore_index=254)
 SIZES = {f"image_{position}": classes.shape for position, (_, classes, _) in enumerate(images(4))}
@@ -130,6 +130,14 @@ def test_all_that_does_not_fit_is_told_at_once(tmp_path):
     assert "small.png: mask of 4 × 6; its image is worked on at 40 × 60" in one
     assert "ids.png: label ids 9 are neither classes 0 to 3 nor the ignore index 255" in two
     assert "unknown image 'image_9'" in three
+
+
+def test_a_mask_may_be_as_large_as_its_image(tmp_path, monkeypatch):
+    monkeypatch.setattr("selftrain.data.review.PixelSettings", lambda limit=1: PixelSettings(limit=limit))
+    save_mask(tmp_path / "large.png", (1200, 1000))
+    assert read_mask(tmp_path / "large.png", CLASSES, (1200, 1000)).shape == (1200, 1000)
+    with pytest.raises(UserError, match=r"large\.png: .*million pixels"):
+        read_mask(tmp_path / "large.png", CLASSES, (4, 6))
 
 
 def test_a_review_in_the_config_relabels_its_rounds_and_a_mistake_is_told_before_any_job(tmp_path):

@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from exact import quantize
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from torch import nn
 
-from selftrain.confidence import BINS, quantize
+from selftrain.confidence import BINS
 from selftrain.data.reading import read_image
 from selftrain.data.tables import MAP, read_images, write_images, write_statistics
 from selftrain.errors import UserError

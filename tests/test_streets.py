@@ -8,6 +8,7 @@ from PIL import Image
 
 from selftrain.data import streets
 from selftrain.errors import UserError
+from selftrain.settings.classes import TABLES
 
 SIZE = (96, 192)
 
@@ -31,6 +32,7 @@ def test_classes_and_colors_are_camvids():
     assert len(streets.CLASSES) == len(streets.COLORS) == len(set(streets.COLORS)) == 11
     assert (streets.CLASSES[0], streets.CLASSES[10]) == ("Sky", "Bicyclist")
     assert streets.DOMAINS == ("synthetic", "real")
+    assert dict(zip(streets.CLASSES, streets.COLORS, strict=True)) == TABLES["camvid"]
 
 
 @pytest.mark.parametrize("domain", streets.DOMAINS)

@@ -16,6 +16,7 @@ import tiny
 import torch
 from safetensors.torch import load, load_file
 
+from selftrain import manifest
 from selftrain.errors import UserError
 from selftrain.models import files
 from selftrain.models.segmenter import Segmenter
@@ -104,6 +105,19 @@ def test_the_table_and_the_manifest(run, labeled):
     assert told["network"]["parameters"] == sum(p.numel() for p in tiny.network(3).parameters())
     assert files.read_about(paths.model)["step"] == 25
     files.load(paths.model)
+
+
+def test_a_commit_is_that_of_this_source_or_none(tmp_path, monkeypatch):
+    """Installed below a repository of other code, that one's commit says nothing."""
+    package = tmp_path / "lib/site-packages/selftrain"
+    package.mkdir(parents=True)
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+    for command in (["init", "-q"], [*identity, "commit", "-q", "--allow-empty", "-m", "theirs"]):
+        subprocess.run(["git", "-C", tmp_path, *command], check=True)
+    monkeypatch.setattr(manifest, "__file__", str(package / "manifest.py"))
+    assert manifest.manifest({}, {})["commit"] is None
+    monkeypatch.setattr(manifest, "__file__", str(tmp_path / "src/selftrain/manifest.py"))
+    assert len(manifest.manifest({}, {})["commit"]) == 12
 
 
 def test_equal_seeds_are_bit_equal_and_workers_change_nothing(run):

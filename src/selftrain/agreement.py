@@ -17,6 +17,8 @@ def least(share: float, branches: int) -> int:
     >>> least(1, 3), least(0.67, 3), least(0.68, 3), least(0.5, 2)
     (3, 2, 3, 1)
     """
+    if share == 1:  # all of them, of however many
+        return branches
     return max(1, math.ceil((share - 0.005) * branches))
 
 

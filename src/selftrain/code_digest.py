@@ -1,8 +1,9 @@
 """Code as an input: a digest of the modules that a stage really uses, so that Snakemake sees a change in them.
 
-The digest covers the import closure, found in the source's syntax tree, so comments, blank lines and docstrings do not
-count; a file beside a module under the same name, such as a template, counts whole. Registries name their entries as
-text, so only those chosen (and given here) are part of it; settings never are.
+The digest covers the import closure, found in the source's syntax tree, so comments, blank lines and docstrings (of
+attributes, too) do not count; a file beside a module under the same name, such as a template, counts whole. Registries
+name their entries as text, so only those chosen (and given here) are part of it; settings never are, nor is the package
+itself, which only says its version and what users import from it.
 
 To parse the package takes longer than all else that a run asks of this checkout before its first job, so a run keeps
 what it found in each module's source, and the next one parses only what has changed.
@@ -14,6 +15,7 @@ import ast
 import hashlib
 import json
 import sys
+import sysconfig
 from contextlib import suppress
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -24,8 +26,12 @@ from selftrain import artifacts, registry
 from selftrain.errors import UserError
 
 SOURCE = Path(__file__).parent
+PACKAGE = SOURCE.name
 LEFT_OUT = ("selftrain.settings", "selftrain.registry")
 """What a stage was told is in its params already, and what it chose from the registry is given to `Sources.digest`."""
+
+INSTALLED = ("purelib", "platlib")
+"""Where Python keeps installed packages, as `sysconfig` calls it."""
 
 Found = tuple[str, str, tuple[str, ...]]
 """Of a module: digests of its source, and of its code without comments and docstrings; and the modules it imports."""
@@ -54,7 +60,7 @@ class Sources:
         waiting = list(modules)
         while waiting:
             module = waiting.pop()
-            if module in reached or module.startswith(LEFT_OUT) or _file(module) is None:
+            if module in reached or module == PACKAGE or module.startswith(LEFT_OUT) or _file(module) is None:
                 continue
             reached.add(module)
             waiting += self.of(module)[2]
@@ -103,7 +109,7 @@ class CodeDigests:
         if self.frozen and key in self.remembered:
             return self.remembered[key]
         if key not in self.used:
-            of_own = artifacts.digest_file(registry.file_of(own)) if own else ""
+            of_own = _digest_of_own(registry.file_of(own)) if own else ""
             self.used[key] = self.sources.digest(*modules) + of_own
         return self.used[key]
 
@@ -112,6 +118,16 @@ class CodeDigests:
         if not self.frozen:
             artifacts.write_json(self.file, self.remembered | self.used)
         self.sources.keep()
+
+
+def _digest_of_own(file: Path) -> str:
+    """Of a user's own module: all code of the package that it is in; of an installed one the module's file alone."""
+    root = file.parent
+    if not (root / "__init__.py").is_file() or any(file.is_relative_to(sysconfig.get_path(lib)) for lib in INSTALLED):
+        return artifacts.digest_file(file)
+    while (root.parent / "__init__.py").is_file():
+        root = root.parent
+    return artifacts.digest({str(one.relative_to(root)): artifacts.digest_file(one) for one in root.rglob("*.py")})
 
 
 @lru_cache
@@ -149,12 +165,16 @@ def _parsed(source: bytes) -> tuple[str, tuple[str, ...]]:
             imported += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
             imported += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            _drop_docstring(node)
+        for part in ("body", "orelse", "finalbody"):
+            if isinstance(statements := getattr(node, part, None), list):
+                setattr(node, part, [one for one in statements if not _is_text(one)])
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest(), tuple(imported)
 
 
-def _drop_docstring(node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> None:
-    first = node.body[0] if node.body else None
-    if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
-        node.body = node.body[1:]
+def _is_text(statement: ast.AST) -> bool:
+    """Whether it is a text that stands alone: a docstring, or one below an attribute."""
+    return (
+        isinstance(statement, ast.Expr)
+        and isinstance(statement.value, ast.Constant)
+        and isinstance(statement.value.value, str)
+    )

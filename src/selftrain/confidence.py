@@ -20,12 +20,6 @@ COARSE_SHIFT = 8
 Bins = npt.NDArray[np.integer]
 
 
-def quantize(log_odds: npt.ArrayLike) -> npt.NDArray[np.uint16]:
-    """The nearest bin of each log-odds; what lies beyond the scale, infinities included, goes to its ends."""
-    bins = np.rint((np.asarray(log_odds) - LOW) * STEPS)
-    return np.clip(bins, 0, BINS - 1).astype(np.uint16)
-
-
 def log_odds_of(bins: npt.ArrayLike) -> npt.NDArray[np.float64]:
     """The log-odds in the middle of each bin."""
     return np.asarray(bins) / STEPS + LOW

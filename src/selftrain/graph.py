@@ -81,7 +81,7 @@ class Graph(Flow):
             seed=model.seed,
             round=model.round,
             labeled=self.read(model.task, self.learned_split(model)),
-            unlabeled=self.read(model.task, "unlabeled"),
+            unlabeled=self.read(model.task, "unlabeled") if "unlabeled" in self.train_files(model) else None,
             colors=self.config.tasks[model.task].colors,
         )
 
@@ -204,6 +204,8 @@ class Graph(Flow):
                 round=model.round,
                 folder=self.model_path(model),
                 offline=self.is_offline(model),
+                scored=self.is_offline(model) and self.config.tasks[model.task].truth,
+                showing=model.round > 0 and model.name in self.showing,
                 oracle=self.is_oracle(model),
                 upper_bound=self.upper_bound(model),
             )
@@ -229,7 +231,7 @@ class Graph(Flow):
             unlabeled=images["unlabeled"],
             truth=images.get("truth"),
             read_truth=self.read(task, "truth") if settings.truth else None,
-            evaluation={name: images[name] for name in settings.evaluation},
+            evaluation=tuple(settings.evaluation),
             subsets=tuple(settings.subsets),
             calibrations=tuple(
                 CalibratorReport(

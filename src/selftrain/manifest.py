@@ -29,9 +29,16 @@ def manifest(settings: dict[str, Any], inputs: dict[str, Path | None], **facts: 
 
 def _commit() -> str | None:
     """The commit of the source tree that runs, marked if it has changes; none outside a checkout."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
+    checkout = Path(__file__).resolve().parents[2]
+    top = _git(checkout, "rev-parse", "--show-toplevel")
+    if top is None or Path(top).resolve() != checkout:  # installed somewhere in a repository of other code
+        return None
+    return _git(checkout, "describe", "--always", "--dirty", "--abbrev=12")
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10)
+        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() or None

@@ -91,7 +91,7 @@ class Splits:
         read = ReadSettings(
             classes=of_task.classes,
             ignore_index=of_task.ignore_index,
-            ids=settings.ids,
+            ids=None if split == "unlabeled" else settings.ids,  # whose labels, if there are any, are the truth's
             size=settings.size,
             pixels=of_task.pixels,
         )

@@ -47,6 +47,8 @@ def divert(
     if log is None:
         return
     log.parent.mkdir(parents=True, exist_ok=True)
+    # When Snakemake alone is killed, its jobs work on; what they write must not come after what the next run writes.
+    context.with_resource(locks.alone(log.with_name(f".{log.stem}.lock"), "the job"))
     terminal = os.fdopen(os.dup(sys.stderr.fileno()), "w", buffering=1)
     with log.open("w") as file:
         os.dup2(file.fileno(), sys.stdout.fileno())
@@ -61,8 +63,6 @@ def divert(
         told.setFormatter(logging.Formatter(f"{place}: %(message)s"))
         told.addFilter(lambda record: hasattr(record, "goes_on"))
         logging.getLogger("selftrain.progress").addHandler(told)
-    # When Snakemake alone is killed, its jobs work on; what they write must not come after what the next run writes.
-    context.with_resource(locks.alone(log.with_name(f".{log.stem}.lock"), "the job"))
 
 
 @app.command("draw")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from selftrain import artifacts
+from selftrain.data.sizes import working_size
 from selftrain.errors import UserError
 from selftrain.settings.base import nearest
-from selftrain.settings.data import IGNORE, ReadSettings, ReviewSettings, Size, working_size
+from selftrain.settings.data import IGNORE, PixelSettings, ReadSettings, ReviewSettings, Size
 
 COLUMNS = ("image", "exclude", "mask", "reason")
 EXCLUDE = {"yes": True, "no": False, "": False}
@@ -140,12 +142,16 @@ def check_name(table: str, image: str, names: Collection[str]) -> None:
 def read_mask(path: Path, classes: Sequence[str], size: Size) -> np.ndarray:
     """A mask as `selftrain export-labels` writes it: class indices, 255 is ignore, uint8 (h, w) at the working size.
 
+    It may be as large as its image, whatever `pixels.limit` is by default.
+
     Raises:
         UserError: it has another size, or an id that is no class.
     """
     from selftrain.data.reading import read_label
 
-    mask = read_label(path, ReadSettings(classes=tuple(classes), ignore_index=IGNORE))
+    limit = max(PixelSettings().limit, math.ceil(math.prod(size) / 1e6))
+    read = ReadSettings(classes=tuple(classes), ignore_index=IGNORE, pixels=PixelSettings(limit=limit))
+    mask = read_label(path, read)
     if mask.shape != size:
         told = " × ".join(map(str, mask.shape)), " × ".join(map(str, size))
         raise UserError(f"{path}: mask of {told[0]}; its image is worked on at {told[1]}")

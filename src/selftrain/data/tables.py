@@ -19,10 +19,11 @@ from selftrain.ahead import mapped
 from selftrain.data.decoding import image_size
 from selftrain.data.listing import list_split
 from selftrain.data.reading import read_label
+from selftrain.data.sizes import working_size
 from selftrain.errors import UserError
 from selftrain.names import check_names
 from selftrain.progress import followed
-from selftrain.settings.data import IGNORE, ListSettings, ReadSettings, Size, WorkingSize, working_size
+from selftrain.settings.data import IGNORE, ListSettings, ReadSettings, Size, WorkingSize
 from selftrain.written import AGAIN, read_table
 
 MAP = (64, 128)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +23,8 @@ class Labels(NamedTuple):
 
     classes: Sequence[str]
     names: Sequence[str]
+    shapes: np.ndarray
+    """Height and width of each image, (N, 2)."""
     read: Callable[[int], np.ndarray]
     """Of the image at a position, uint8 (h, w), 255 where there is none."""
 
@@ -41,20 +44,30 @@ def difference(before: Path, after: Path, *, images: bool = False) -> pd.DataFra
         class), `added`, `dropped`, and `changed_share`, of all that have a class in both.
 
     Raises:
-        UserError: files of other kinds, images or classes.
+        UserError: files of other kinds, images, sizes or classes.
     """
-    one, two = _read(before), _read(after)
+    with ExitStack() as stack:
+        one, two = (_read(path, stack) for path in (before, after))
+        _compare(one, two, before, after)
+        none = len(one.classes)
+        total, rows = np.zeros((none + 1, none + 1), np.int64), []
+        for position, name in enumerate(one.names):
+            moved = transitions(one.read(position), two.read(position), none)
+            total += moved
+            rows.append({"image": name} | _of_image(moved))
+    return pd.DataFrame(rows) if images else _by_class(one.classes, total)
+
+
+def _compare(one: Labels, two: Labels, before: Path, after: Path) -> None:
+    """Raise a UserError where there is nothing to compare pixel by pixel."""
     if list(one.classes) != list(two.classes):
         raise UserError(f"{after}: of the classes {list(two.classes)}, not {list(one.classes)} as {before}")
     if list(one.names) != list(two.names):
         raise UserError(f"{after}: its images are not those of {before}")
-    none = len(one.classes)
-    total, rows = np.zeros((none + 1, none + 1), np.int64), []
-    for position, name in enumerate(one.names):
-        moved = transitions(one.read(position), two.read(position), none)
-        total += moved
-        rows.append({"image": name} | _of_image(moved))
-    return pd.DataFrame(rows) if images else _by_class(one.classes, total)
+    others = np.flatnonzero((one.shapes != two.shapes).any(1))
+    if len(others):
+        sizes = [" × ".join(map(str, of.shapes[others[0]])) for of in (two, one)]
+        raise UserError(f"{after}: '{one.names[others[0]]}' is {sizes[0]}, not {sizes[1]} as in {before}")
 
 
 def transitions(before: np.ndarray, after: np.ndarray, classes: int) -> np.ndarray:
@@ -63,14 +76,14 @@ def transitions(before: np.ndarray, after: np.ndarray, classes: int) -> np.ndarr
     return np.bincount(pairs.ravel(), minlength=(classes + 1) ** 2).reshape(classes + 1, classes + 1)
 
 
-def _read(path: Path) -> Labels:
+def _read(path: Path, stack: ExitStack) -> Labels:
     kind = kind_of(path)
     if kind == pseudo_labels.FORMAT.name:
         labels = PseudoLabels(path)
-        return Labels(labels.class_names, labels.names, labels.label)
+        return Labels(labels.class_names, labels.names, labels.shapes, labels.label)
     if kind == store.FORMAT.name:
-        predictions = Predictions(path)
-        return Labels(predictions.classes, predictions.images, predictions.read_classes)
+        predictions = stack.enter_context(Predictions(path))
+        return Labels(predictions.classes, predictions.images, predictions.shapes, predictions.read_classes)
     raise UserError(f"{path}: has no classes of pixels to compare; give pseudo_labels.h5 or shards of predictions")
 
 

@@ -11,15 +11,16 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
-from selftrain import artifacts
+from selftrain import artifacts, randomness
 from selftrain.data import streets
 from selftrain.data.tables import read_images, write_images
 from selftrain.flow import Model
 from selftrain.graph import Graph
 from selftrain.predict.stage import predict_shard
-from selftrain.settings.data import ListSettings, ReadSettings, Size
+from selftrain.settings.data import IGNORE, ListSettings, PixelSettings, ReadSettings, Size
 from selftrain.settings.prediction import PredictionSettings, PredictStageSettings
 from selftrain.settings.training import SupervisedSettings, TrainStageSettings
 from selftrain.train.inputs import TrainFiles
@@ -28,7 +29,6 @@ from selftrain.written import read_table
 
 DRAWN = 4
 """Images that are drawn to be learned and predicted."""
-READ = ReadSettings(classes=streets.CLASSES, ignore_index=255)
 FEW, MORE = 4, 12
 """Images predicted; what the second call takes longer than the first, further images take."""
 
@@ -62,11 +62,11 @@ def timed(graph: Graph, model: Model, crop: Size) -> Rates:
     told = _few_steps(graph, model)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        images = _drawn(folder, crop)
+        images = _drawn(folder, crop, told.labeled.pixels)
         paths = TrainFiles(images, *(folder / one for one in ("model.safetensors", "train.csv", "manifest", "resume")))
         train(told, paths, graph.config.machine, count=graph.config.machine.processes)
         learned = 1 / (read_table(paths.table).images_per_second.iloc[-1] * crop[0] * crop[1])
-        spent = [_predicting(graph, paths.model, images, count) for count in (FEW, MORE)]
+        spent = [_predicting(graph, told.labeled, paths.model, images, count) for count in (FEW, MORE)]
     seen = max(spent[1] - spent[0], 0) / ((MORE - FEW) * crop[0] * crop[1])
     rates = Rates(learned, seen, _importing("selftrain.train.stage"), _importing("selftrain.label.stage"))
     artifacts.write_json(_file(graph, model), asdict(rates))
@@ -83,29 +83,33 @@ def _few_steps(graph: Graph, model: Model) -> TrainStageSettings:
         algorithm=SupervisedSettings(),
         seed=0,
         round=0,
-        labeled=READ,
-        unlabeled=READ,
+        labeled=ReadSettings(classes=streets.CLASSES, ignore_index=IGNORE, pixels=settings.labeled.pixels),
     )
 
 
-def _drawn(folder: Path, size: Size) -> Path:
+def _drawn(folder: Path, size: Size, pixels: PixelSettings) -> Path:
+    """Drawn images; for a task whose images are not 8-bit RGB, noise of its kind in their place."""
     streets.write(folder / "drawn", domain="real", count=DRAWN, seed=0, size=size)
+    kind = "png" if pixels.plain else "npy"
+    for image in [] if pixels.plain else (folder / "drawn/images").iterdir():
+        noise = randomness.generator(image.stem).integers(2**pixels.bits, size=(*size, pixels.channels))
+        np.save(image.with_suffix(".npy"), noise.astype(np.uint16 if pixels.bits == 16 else np.uint8))
     root = str(folder / "drawn")
     listed = ListSettings(
-        root=root, data_root=root, images=("images/*.png",), labels=("labels/*.png",), list=None, labeled=True
+        root=root, data_root=root, images=(f"images/*.{kind}",), labels=("labels/*.png",), list=None, labeled=True
     )
     write_images(listed, folder / "images.csv")
     return folder / "images.csv"
 
 
-def _predicting(graph: Graph, model: Path, images: Path, count: int) -> float:
+def _predicting(graph: Graph, read: ReadSettings, model: Path, images: Path, count: int) -> float:
     """Seconds that the predict stage takes for so many images."""
     table = read_images(images)
     again = table.iloc[[number % len(table) for number in range(count)]].assign(image=[f"{n}" for n in range(count)])
     listed = images.with_name(f"{count}.csv")
     again.to_csv(listed, index=False)
     told = PredictStageSettings(
-        prediction=PredictionSettings(), seed=0, batch_size=graph.config.batch_size, shard=0, shards=1, read=READ
+        prediction=PredictionSettings(), seed=0, batch_size=graph.config.batch_size, shard=0, shards=1, read=read
     )
     start = time.monotonic()
     predict_shard(told, model, listed, images.with_name("predictions.h5"), threads=graph.config.machine.threads)

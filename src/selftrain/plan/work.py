@@ -15,13 +15,14 @@ from selftrain import registry
 from selftrain.data.decoding import image_size
 from selftrain.data.images import shard_of
 from selftrain.data.listing import list_split
+from selftrain.data.sizes import working_size
 from selftrain.data.tables import read_images, working_sizes
 from selftrain.flow import Model, model_at
 from selftrain.graph import Graph
 from selftrain.models.segmenter import Segmenter
 from selftrain.plan.jobs import Job
 from selftrain.predict.patches import tiles
-from selftrain.settings.data import Size, working_size
+from selftrain.settings.data import Size
 from selftrain.settings.model import ModelSettings
 from selftrain.settings.prediction import InferenceSettings
 from selftrain.settings.training import TrainStageSettings

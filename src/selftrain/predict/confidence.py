@@ -26,7 +26,7 @@ def decide(logits: Tensor, thresholds: Tensor | None = None) -> tuple[Tensor, Te
         thresholds: t_c > 0, float32 (C,); infinite for a class that is never to be chosen.
 
     Returns:
-        uint8 (B, H, W) class ids and int32 (B, H, W) bins, as `selftrain.confidence.quantize` counts them,
+        uint8 (B, H, W) class ids and int32 (B, H, W) bins, as `selftrain.confidence` counts them,
         `UNDEFINED` where logits are not finite. Nobody looks at that here, since the look would make a GPU wait.
     """
     return _by_parts(logits, partial(_from_logits, thresholds=thresholds))
@@ -71,5 +71,5 @@ def _by_parts(values: Tensor, rule: Callable[[Tensor, Tensor], tuple[Tensor, Ten
 
 
 def _quantize(log_odds: Tensor) -> Tensor:
-    """The same rounding as `selftrain.confidence.quantize`, in place."""
+    """The nearest bin of each, in place; what lies beyond the scale goes to its ends."""
     return log_odds.sub_(LOW).mul_(STEPS).round_().clamp_(0, BINS - 1).nan_to_num_(UNDEFINED).int()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -62,17 +61,6 @@ def coverage(image: Size, patch: Size, corners: Corners) -> npt.NDArray[np.int32
     for top, left in corners:
         counts[max(0, top) : top + patch[0], max(0, left) : left + patch[1]] += 1
     return counts
-
-
-def mean_over_patches(
-    probabilities: Callable[[Tensor], Tensor],
-    image: Tensor,
-    settings: PatchSettings,
-    draw: np.random.Generator,
-    **told: Any,
-) -> Tensor:
-    """The bands of `bands_over_patches` as one, float32 (sets · classes, H, W)."""
-    return torch.cat(list(bands_over_patches(probabilities, image, settings, draw, **told)), 1)
 
 
 def bands_over_patches(

@@ -154,7 +154,7 @@ def _sources(rounds: list[RoundReport], preview: Preview) -> Iterator[Source]:
     for one in rounds:
         mine, file = [one.experiment], Path(one.folder, "pseudo_labels.h5")
         place = f"{one.experiment} {one.round}"
-        if one.round and file.is_file():
+        if one.has(file.name) and file.is_file():
             labels = PseudoLabels(file)
             yield Source(Layer(f"labels {place}", f"pseudo-labels, round {one.round}", "classes", mine), labels)
             yield Source(Layer(f"confidence {place}", f"confidence, round {one.round}", "confidence", mine), labels)

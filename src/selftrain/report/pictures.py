@@ -24,7 +24,6 @@ from selftrain.train import examples
 LONGEST = 640
 """The longest side of a picture."""
 CLASS_ALPHA, IGNORED_ALPHA = 165, 175
-CLEAR = IGNORE - 1
 DISAGREE, DISAGREE_ALPHA = (255, 0, 200), 215
 """A color that no photo has."""
 
@@ -69,8 +68,7 @@ def _mixing(of: dict[str, np.ndarray], colors: list[int]) -> list[View]:
     return [
         View("pasted", pasted),
         View("onto", jpeg(of["below"])),
-        # What is not pasted lies in the shadow of ignored pixels.
-        View("mask", pasted, overlay(np.where(of["mask"] > 0, CLEAR, IGNORE).astype(np.uint8), colors)),
+        View("mask", pasted, shadow(of["mask"] == 0)),
         View("mixed", seen),
         View("taught", seen, overlay(of["label"], colors)),
     ]
@@ -120,8 +118,13 @@ def gray(numbers: np.ndarray) -> str:
 
 
 def overlay(label: np.ndarray, colors: list[int]) -> str:
-    """Class indices (h, w) as a transparent palette PNG, a data URI; 255 darkens what is below, 254 leaves it clear."""
-    return _transparent(label, colors, bytes([CLASS_ALPHA] * CLEAR + [0, IGNORED_ALPHA]))
+    """Class indices (h, w) as a transparent palette PNG, a data URI; 255 darkens what is below."""
+    return _transparent(label, colors, bytes([CLASS_ALPHA] * IGNORE + [IGNORED_ALPHA]))
+
+
+def shadow(where: np.ndarray) -> str:
+    """A transparent palette PNG, a data URI, that darkens what is below, bool (h, w), as ignored pixels are."""
+    return _transparent(where.astype(np.uint8), [0] * 768, bytes([0, IGNORED_ALPHA]))
 
 
 def disagreement(share: np.ndarray) -> str:

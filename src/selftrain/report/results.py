@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from selftrain.alarms import kinds
@@ -119,20 +120,20 @@ def read_summary(path: Path | str) -> pd.DataFrame:
     return read_table(path, COLUMNS)
 
 
-def _present(settings: ReportSettings, name: str) -> Iterator[tuple[RoundReport, Path]]:
-    """The rounds that have a file of this name: an online experiment has no pseudo-labels."""
-    for one in settings.rounds:
+def _present(rounds: Sequence[RoundReport], name: str) -> Iterator[tuple[RoundReport, Path]]:
+    """The rounds that have a file of this name."""
+    for one in rounds:
         path = Path(one.folder, name)
-        if path.is_file():
+        if one.has(name) and path.is_file():
             yield one, path
 
 
 def last_of_first_seed(rounds: Sequence[RoundReport], name: str) -> list[tuple[RoundReport, Path]]:
     """Of each experiment's first seed the last round that has a file of this name, and the file."""
     last: dict[str, tuple[RoundReport, Path]] = {}
-    for one in rounds:
-        path, known = Path(one.folder, name), last.get(one.experiment)
-        if path.is_file() and (known is None or known[0].seed == one.seed):
+    for one, path in _present(rounds, name):
+        known = last.get(one.experiment)
+        if known is None or known[0].seed == one.seed:
             last[one.experiment] = one, path
     return list(last.values())
 
@@ -142,7 +143,7 @@ def _joined(
 ) -> pd.DataFrame:
     """One kind of table over all rounds; where there is none, an empty one with these columns."""
     tables = []
-    for one, path in _present(settings, name):
+    for one, path in _present(settings.rounds, name):
         table = read_table(path, columns, empty=empty, more=more)
         for position, key in enumerate([*KEYS, "folder"]):
             table.insert(position, key, getattr(one, key))
@@ -161,9 +162,10 @@ def _with_gain(metrics: pd.DataFrame, metric: str) -> pd.DataFrame:
 def _selections(settings: ReportSettings) -> pd.DataFrame:
     """By which policy, and which portion, each round selected."""
     rows = []
-    for one, path in _present(settings, "pseudo_labels.h5"):
+    for one, path in _present(settings.rounds, "pseudo_labels.h5"):
         with FORMAT.open(path) as file:
-            said = {"policy": str(file.attrs.get("method", "")), "portion": str(file.attrs.get("portion", ""))}
+            portion = file.attrs["portion"]  # NaN where a policy has a fixed threshold
+            said = {"policy": str(file.attrs["method"]), "portion": "" if np.isnan(portion) else str(portion)}
         rows.append(one.model_dump(include=set(KEYS)) | said)
     return pd.DataFrame(rows, columns=[*KEYS, "policy", "portion"])
 

@@ -46,17 +46,15 @@ def _rows(one: RoundReport) -> pd.DataFrame:
     means = metrics[metrics.metric.isin(["miou", "pixel_accuracy"])]
     rows = means.pivot(index="split", columns="metric", values="value").reindex(means.split.unique()).reset_index()
     of_round = one.model_dump(include={"task", "experiment", "seed", "round"})
-    return rows.assign(**of_round, **_pseudo_labels(folder, one.offline))
+    return rows.assign(**of_round, **_pseudo_labels(one))
 
 
-def _pseudo_labels(folder: Path, offline: bool) -> dict[str, float | None]:
+def _pseudo_labels(one: RoundReport) -> dict[str, float | None]:
     """What is known of the pseudo-labels a round was trained on."""
-    if not offline:
+    if not one.offline:
         return {"labeled_share": None, "pseudo_label_accuracy": None}
+    folder = Path(one.folder)
     table = read_table(folder / "pseudo_labels.csv", CLASS_COLUMNS)
     labeled, available = table.pixels.sum(), (table.predicted + table.filtered).sum()
-    scores = folder / "pseudo_label_scores.csv"
-    return {
-        "labeled_share": labeled / available if available else 0.0,
-        "pseudo_label_accuracy": read_table(scores, SCORES).accuracy[0] if scores.is_file() else None,
-    }
+    right = read_table(folder / "pseudo_label_scores.csv", SCORES).accuracy[0] if one.scored else None
+    return {"labeled_share": labeled / available if available else 0.0, "pseudo_label_accuracy": right}

@@ -152,19 +152,23 @@ def class_table(results: Results, task: TaskReport, split: str) -> Table:
     rows: Rows = []
     start = here[here["round"] == 0].drop_duplicates(["folder", "class"])
     for name, of in start.groupby(start.folder.map(lambda folder: Path(folder).parent.name), sort=False):
-        cell = Cell(over_seeds(_at(summary, of.experiment.iloc[0], 0).pixel_accuracy))
+        scores = _at(summary, of.experiment.iloc[0], 0)
+        cell = Cell(over_seeds(scores.pixel_accuracy))
         title = _marked(name, of.folder.iloc[0] in oracles)
         means = [
             *_subset_cells(subsets, of, task.subsets, gain=False),
             *_subset_cells(groups, of, names, gain=False),
         ]
-        rows.append(((title, "0"), [*_class_cells(of, task.classes, gain=False), *means, cell]))
+        mean = _iou_cell(scores.assign(value=scores.miou), gain=False)
+        rows.append(((title, "0"), [*_class_cells(of, task.classes, gain=False), mean, *means, cell]))
     last = last_rounds(here)
     for (name, number_), of in last[last["round"] > 0].groupby(["experiment", "round"], sort=False):
-        cell = _accuracy_cell(_at(summary, name, number_), _at(summary, name, 0))
+        scores = _at(summary, name, number_)
+        cell = _accuracy_cell(scores, _at(summary, name, 0))
         title = _marked(name, of.folder.iloc[0] in oracles)
         means = [*_subset_cells(subsets, of, task.subsets, gain=True), *_subset_cells(groups, of, names, gain=True)]
-        rows.append(((title, str(number_)), [*_class_cells(of, task.classes, gain=True), *means, cell]))
+        mean = _iou_cell(scores.assign(value=scores.miou), gain=True)
+        rows.append(((title, str(number_)), [*_class_cells(of, task.classes, gain=True), mean, *means, cell]))
     columns = [*task.classes, "mean", *[f"mean of {name}" for name in (*task.subsets, *names)], "pixel accuracy"]
     return Table(f"IoU by class on {split}, %", ("model", "round"), columns, rows, long=True)
 
@@ -176,8 +180,7 @@ def _accuracy_cell(last: pd.DataFrame, start: pd.DataFrame) -> Cell:
 
 
 def _class_cells(of: pd.DataFrame, classes: tuple[str, ...], *, gain: bool) -> list[Cell]:
-    cells = [_iou_cell(of[of["class"] == name], gain) for name in classes]
-    return [*cells, _iou_cell(of.groupby("seed")[["value", "gain"]].mean(), gain)]
+    return [_iou_cell(of[of["class"] == name], gain) for name in classes]
 
 
 def _subset_cells(subsets: pd.DataFrame, like: pd.DataFrame, names: tuple[str, ...], *, gain: bool) -> list[Cell]:

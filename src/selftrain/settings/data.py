@@ -318,13 +318,6 @@ class ReviewSettings(Settings):
     """How the unlabeled images become arrays."""
 
 
-def working_size(size: WorkingSize | None, own: Size) -> Size:
-    """Height and width at which an image of the height and width `own` is worked on, for a split's `size`."""
-    if size is None:
-        return own
-    return size if isinstance(size, tuple) else (size, max(1, round(own[1] * size / own[0])))
-
-
 class CheckedSplit(Settings):
     """One split to be verified."""
 

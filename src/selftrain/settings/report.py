@@ -40,8 +40,8 @@ class TaskReport(Settings):
     truth: str | None
     """images.csv of the hidden truth."""
     read_truth: ReadSettings | None
-    evaluation: dict[str, str]
-    """images.csv per evaluation split."""
+    evaluation: tuple[str, ...]
+    """The evaluation splits."""
     subsets: tuple[str, ...] = ()
     """Names of the classes' subsets that have a mean IoU of their own."""
     calibrations: tuple[CalibratorReport, ...] = ()
@@ -70,10 +70,22 @@ class RoundReport(Settings):
     hidden truth; of trainings that mix images or label them step by step examples.h5."""
     offline: bool
     """Whether it was trained on pseudo-labels from a file."""
+    scored: bool = False
+    """Whether these are compared with hidden truth."""
+    showing: bool = False
+    """Whether its training keeps examples."""
     oracle: bool
     """Whether it may have learned from hidden truth."""
     upper_bound: str | None = None
     """The folder of a model of the target's labels, whose gain is shown beside its."""
+
+    def has(self, name: str) -> bool:
+        """Whether a file in its folder is one of its results, and not what an earlier config has left there."""
+        if name == "examples.h5":
+            return self.showing
+        if name == "pseudo_label_scores.csv":
+            return self.scored
+        return self.offline or name not in ("cut.csv", "alarms.csv", "pseudo_labels.csv", "pseudo_labels.h5")
 
 
 class SummarySettings(Settings):

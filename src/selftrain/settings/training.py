@@ -221,6 +221,7 @@ class TrainStageSettings(Settings):
     seed: int
     round: Annotated[int, Field(ge=0)]
     labeled: ReadSettings
-    unlabeled: ReadSettings
+    unlabeled: ReadSettings | None = None
+    """Where unlabeled images are read."""
     colors: tuple[Color, ...] | None = None
     """Kept in the model file, for masks."""

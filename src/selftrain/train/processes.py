@@ -128,7 +128,7 @@ def number() -> int:
 def total(value: Tensor) -> Tensor:
     """The sum over all processes, without a gradient."""
     if count() == 1:
-        return value
+        return value.detach()
     value = value.detach().clone()
     torch.distributed.all_reduce(value)
     return value
