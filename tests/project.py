@@ -145,7 +145,7 @@ def tiny_config() -> dict:
             "hybrid": {
                 "policy": "da",
                 "algorithm": {"name": "hybrid", "across": "source_to_target"}
-                | dict.fromkeys(("rare_classes", "alike", "reliable_first"), True),
+                | dict.fromkeys(("rare_classes", "reliable_first"), True),
                 "rounds": [one.copy() for one in rounds],
             },
             "curriculum": {

@@ -284,7 +284,7 @@ def test_the_hybrid_knows_how_far_two_rounds_agree_and_shows_its_mixtures(ran):
     assert before.reliability is None and after.reliability.shape == (7,)
     assert (second / "examples.h5").is_file()
     inputs = json.loads((second / "manifest.json").read_text())["inputs"]
-    assert set(inputs) == {"labeled", "unlabeled", "start", "pseudo_labels", "layouts"}
+    assert set(inputs) == {"labeled", "unlabeled", "start", "pseudo_labels"}
 
 
 def test_running_again_does_nothing(ran):

@@ -1,8 +1,5 @@
 """`hybrid`: what a step learns, in which order images come, and how far two rounds' models agree."""
 
-import json
-
-import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,8 +13,7 @@ from PIL import Image
 from test_label import CLASSES as LABEL_CLASSES
 from test_label import digest, images, run, write_shard
 
-from selftrain.data.batches import Batch, Shuffled
-from selftrain.data.tables import STATISTICS, read_counts
+from selftrain.data.batches import Batch
 from selftrain.errors import UserError
 from selftrain.label.merge import merge
 from selftrain.label.pseudo_labels import PseudoLabels
@@ -26,17 +22,15 @@ from selftrain.settings.hybrid import HybridSettings, ReliableFirstSettings
 from selftrain.train import stage
 from selftrain.train.algorithms import Given, Step
 from selftrain.train.algorithms.hybrid import Hybrid, rare_first
-from selftrain.train.anchors import Growing, Pairs, Partners, Pasted, roots
-from selftrain.train.inputs import given as given_of
-from selftrain.train.length import batch_sizes
+from selftrain.train.growing import Growing
 from selftrain.train.mixing import class_mask
 
 IGNORE = 255
 
 
-def make(file=None, layouts=None, round=1, **told):
+def make(file=None, round=1, **told):
     told = {"strong": STILL, "forwards": "separate"} | told
-    return Hybrid(HybridSettings(**told), Given(CLASSES, place=(5, round), pseudo_labels=file, layouts=layouts))
+    return Hybrid(HybridSettings(**told), Given(CLASSES, place=(5, round), pseudo_labels=file))
 
 
 def pseudo_labeled(count=3, seed=2):
@@ -79,13 +73,6 @@ def test_the_loss_is_that_of_labels_and_of_mixtures(across):
     assert loss.facts["mixed_weight"].item() == pytest.approx(0.7)
 
 
-def test_pairs_are_pasted_onto_each_other():
-    step = scene(pseudo_labeled(4), batch(4, 1))
-    algorithm = make(alike=True)
-    mixture = algorithm.mix(algorithm.teach(step, step.batches["pseudo_labeled"])[0], step.batches["labeled"], 7)
-    assert torch.equal(mixture.below.images, mixture.pasted.images[[1, 0, 3, 2]])
-
-
 # Rare classes.
 
 
@@ -126,15 +113,10 @@ def test_equal_chances_change_nothing(tiny_chance):
 def test_a_pool_grows_from_the_most_reliable_to_all(count, start, until, draws, seed):
     reliability = np.random.default_rng(seed).random(count).astype(np.float32).round(1)
     order = Growing(reliability, ReliableFirstSettings(start=start, until=until), draws, (seed,))
-    times = np.zeros(count, int)
+    ranked = np.argsort(-reliability, kind="stable")
     for number in range(draws):
-        pool, drawn = order.pool(number), order(number)
         share = start + (1 - start) * min(1, number / (until * draws))
-        assert len(pool) == np.ceil(round(share * count, 9)) and drawn in pool
-        outside = np.setdiff1d(np.arange(count), pool)
-        assert not len(outside) or reliability[outside].max() <= reliability[pool].min()
-        times[drawn] += 1
-    assert len(order.pool(int(np.ceil(until * draws)))) == count
+        assert order(number) in ranked[: int(np.ceil(round(share * count, 9)))]
     again = Growing(reliability, ReliableFirstSettings(start=start, until=until), draws, (seed,))
     assert (again.order == order.order).all()
 
@@ -151,54 +133,6 @@ def test_within_a_pool_each_image_comes_as_often_and_new_ones_at_once():
         assert sorted(plain.order[40 * epoch :][:40]) == list(range(40))
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.integers(2, 30), st.floats(0.01, 1), st.integers(0, 99))
-def test_a_partner_is_among_those_most_alike(count, among, seed):
-    counts = np.random.default_rng(seed).integers(0, 3, (count, 4)) * 10
-    layouts = roots(counts)
-    partners = Partners(layouts, layouts, among, (seed,))
-    shares = counts / np.maximum(1, counts.sum(1, keepdims=True))
-    for position in range(count):
-        affinity = np.sqrt(shares * shares[position]).sum(1)
-        found = partners(position, 7)
-        assert (affinity > affinity[found] + 1e-5).sum() < np.ceil(round(among * count, 9))
-        assert partners(position, 7) == found
-
-
-def test_all_alike_images_are_drawn_and_none_but_those_allowed():
-    layouts = roots(np.array([[9, 0], [8, 1], [7, 2], [0, 9]]))
-    partners = Partners(layouts, layouts, 0.5, (1,))
-    assert {partners(0, draw) for draw in range(60)} == {0, 1}
-    assert {partners(0, draw, np.array([1, 2, 3])) for draw in range(60)} == {1, 2}
-    for alike in (np.zeros((1, 2), int), np.ones((1, 2), int)):  # like none of them, and all alike to it
-        equal = Partners(roots(alike), roots(np.full((7, 2), 5)), 0.1, (1,))
-        assert {equal(0, draw) for draw in range(100)} == set(range(7))
-
-
-@pytest.mark.parametrize("ordered", [False, True])
-def test_in_pairs_no_image_is_its_own_partner_and_the_pool_holds(ordered):
-    layouts = roots(np.random.default_rng(0).integers(0, 9, (12, 3)))
-    growing = Growing(np.linspace(1, 0, 12).astype(np.float32), ReliableFirstSettings(start=0.25, until=1), 60, (4,))
-    first = growing if ordered else Shuffled(12, (4,))
-    pairs = Pairs(first, Partners(layouts, layouts, 0.3, (4,)), growing.pool if ordered else None)
-    seconds = set()
-    for number in range(60):
-        one, other = pairs(2 * number), pairs(2 * number + 1)
-        assert one == first(number) and other != one
-        assert not ordered or {one, other} <= set(growing.pool(number))
-        seconds.add((one, other))
-    assert len(seconds) > 12  # not one partner each
-    alone = Pairs(Shuffled(1, (4,)), Partners(layouts[:1], layouts[:1], 1, (4,)))
-    assert [alone(number) for number in range(4)] == [0] * 4
-
-
-def test_a_pasted_image_is_like_the_one_it_is_pasted_onto():
-    candidates, others = np.eye(5, dtype=int), np.repeat(np.eye(5, dtype=int), 2, 0)
-    onto = Shuffled(10, (4,))
-    order = Pasted(onto, Partners(roots(others), roots(candidates), 0.2, (4,)))
-    assert [order(drawn) for drawn in range(40)] == [onto(drawn) // 2 for drawn in range(40)]
-
-
 def file_of(folder, **told):
     """Seven images of blocks."""
     names = [f"unlabeled-{number}" for number in range(7)]
@@ -207,54 +141,21 @@ def file_of(folder, **told):
     )
 
 
-@pytest.mark.parametrize("across", ["target_to_target", SOURCE])
-@pytest.mark.parametrize("alike", [False, True])
 @pytest.mark.parametrize("ordered", [False, True])
-def test_parts_that_are_on_make_the_order(tmp_path, across, alike, ordered):
+def test_reliability_makes_the_order(tmp_path, ordered):
     file = PseudoLabels(file_of(tmp_path, reliability=np.linspace(0, 1, 7)))
-    told = {
-        "across": across,
-        "alike": alike and {"among": 0.3},
-        "reliable_first": ordered and {"start": 0.5, "until": 1},
-    }
-    algorithm = make(file, np.ones((5, 3), int), 2, **told)
-    orders = algorithm.orders(20, {"labeled": 2, "pseudo_labeled": 2, "pasted": 2})
-    assert set(orders) == ({"pseudo_labeled", "pasted"} if alike and across == SOURCE else {"pseudo_labeled"})
-    assert set(algorithm.streams) == {"labeled", "pseudo_labeled"} | (set(orders) & {"pasted"})
-    every = [orders["pseudo_labeled"](number) for number in range(40)]
-    assert set(every) == set(range(7))
-    # Four of seven are the most reliable half, and the order lasts for as long as the round does.
-    assert (set(every[:5]) <= {3, 4, 5, 6}) == ordered
-    assert isinstance(orders["pseudo_labeled"], Pairs) == (alike and across != SOURCE)
-
-
-def test_a_step_pastes_the_partners_and_learns_the_labeled_ones():
-    step = scene(pseudo_labeled())
-    step.batches["pasted"] = batch(3, 9)
-    algorithm = make(across=SOURCE, alike=True)
-    loss = algorithm.loss(step)
-    answer, labels = step.student.answers[0].detach(), step.batches["labeled"].labels.long()
-    expected = torch.nn.functional.cross_entropy(answer, labels, ignore_index=IGNORE)
-    assert loss.terms["labeled"].item() == pytest.approx(expected.item(), rel=1e-5)
-    mask = class_mask(step.batches["pasted"].labels, CLASSES, 0.5, (*PLACE, "mixing", 7))
-    shown = torch.where(mask[:, None], step.batches["pasted"].images, step.batches["pseudo_labeled"].images)
-    assert torch.equal(step.student.shown[1], shown)
-
-
-@pytest.mark.parametrize(("batch_size", "expected"), [(8, (4, 4, 4)), (9, (5, 4, 4)), (3, (2, 1, 1))])
-def test_partners_come_beside_the_batch(batch_size, expected):
-    thirds = batch_sizes(8, dict.fromkeys(("labeled", "unlabeled", "other"), 1 / 3))
-    assert tuple(thirds.values()) == (4, 2, 2)  # no image of a batch is lost
-    sizes = batch_sizes(batch_size, make(across=SOURCE, alike=True).streams)
-    assert tuple(sizes[name] for name in ("labeled", "pseudo_labeled", "pasted")) == expected
+    algorithm = make(file, round=2, reliable_first=ordered and {"start": 0.5, "until": 1})
+    orders = algorithm.orders(20, {"labeled": 2, "pseudo_labeled": 2})
+    assert set(orders) == ({"pseudo_labeled"} if ordered else set())
+    if ordered:  # four of seven are the most reliable half, and the order lasts for as long as the round does
+        every = [orders["pseudo_labeled"](number) for number in range(40)]
+        assert set(every) == set(range(7)) and set(every[:5]) <= {3, 4, 5, 6}
 
 
 def test_what_is_missing_is_told(tmp_path):
     file = PseudoLabels(file_of(tmp_path))
     with pytest.raises(UserError, match=r"labels\.h5: does not tell how far two rounds' models agree; run label again"):
         make(file, round=2, reliable_first=True).orders(20, {"labeled": 2, "pseudo_labeled": 2})
-    with pytest.raises(UserError, match=r"algorithm\.alike: needs the statistics\.h5"):
-        make(file, across=SOURCE, alike=True).orders(20, {"labeled": 2, "pseudo_labeled": 2})
 
 
 def test_rarity_is_that_of_what_is_pasted(tmp_path):
@@ -263,28 +164,6 @@ def test_rarity_is_that_of_what_is_pasted(tmp_path):
     for across, expected in (("target_to_target", shares), (SOURCE, shares[::-1])):
         favor = make(file, across=across, rare_classes={"temperature": 0.2}).favor
         assert np.allclose(favor - favor[0], (expected[0] - expected) / 0.2)
-
-
-# Streams.
-
-
-def write_statistics(path, names, classes=tiny.CLASSES, counts=((1, 1, 1),) * 5):
-    with STATISTICS.create(path) as file:
-        file.attrs["classes"] = json.dumps(classes)
-        file.create_dataset("images", data=names, dtype=h5py.string_dtype())
-        file["counts"], file["frequency"] = np.array(counts), np.zeros((3, 64, 128), np.float32)
-
-
-def test_counts_are_of_the_images_of_the_table(tmp_path):
-    table = tiny.split(tmp_path / "labeled")
-    names = pd.read_csv(table).image.to_list()
-
-    write_statistics(tmp_path / "statistics.h5", names)
-    assert read_counts(tmp_path / "statistics.h5", table, tiny.CLASSES).shape == (5, 3)
-    for wrong in ((names[::-1],), (names, ("a", "b", "c"))):
-        write_statistics(tmp_path / "statistics.h5", *wrong)
-        with pytest.raises(UserError, match=r"statistics\.h5: is of other images or classes than .*images\.csv"):
-            read_counts(tmp_path / "statistics.h5", table, tiny.CLASSES)
 
 
 # Whole trainings.
@@ -303,7 +182,7 @@ def train(tmp_path):
     return trained
 
 
-PARTS = {"rare_classes": True, "alike": True, "reliable_first": True}
+PARTS = {"rare_classes": True, "reliable_first": True}
 
 
 def test_each_part_changes_the_training_and_repeats_to_the_byte(train):
@@ -312,7 +191,7 @@ def test_each_part_changes_the_training_and_repeats_to_the_byte(train):
         told = tiny.stage({"name": "hybrid"} | ({part: True} if part else {}), steps=5)
         found[part] = train(f"{part}", told).model.read_bytes()
         assert train(f"{part} again", told).model.read_bytes() == found[part]
-    assert len(set(found.values())) == 4
+    assert len(set(found.values())) == 3
 
 
 def test_it_learns_of_pseudo_labels_alone(train, tmp_path):
@@ -323,23 +202,6 @@ def test_it_learns_of_pseudo_labels_alone(train, tmp_path):
     told = tiny.stage({"name": "hybrid", "strong": STILL} | PARTS, steps=40)
     table = pd.read_csv(train("long", told, labeled=labeled).table)
     assert (table.labeled == 0).all() and table.mixed.iloc[-1] < 0.8 * table.mixed.iloc[0]
-
-
-def test_partners_are_of_the_images_that_the_statistics_tell_of(train, tmp_path):
-    """Only one labeled image is like the unlabeled ones: with it alone in reach, it is what is pasted."""
-    labeled = trainings.files(tmp_path / "again")["labeled"]
-    counts = np.eye(3, dtype=int)[[0, 0, 0, 1, 0]] * 9
-    write_statistics(tmp_path / "statistics.h5", pd.read_csv(labeled).image.to_list(), counts=counts)
-    names = [f"unlabeled-{number}" for number in range(7)]
-    only_road = [np.full(tiny.SIZE, 1, np.uint8)] * 7
-    labels = tiny.write_pseudo_labels(tmp_path / "road.h5", names, only_road, reliability=np.ones(7))
-    told = tiny.stage({"name": "hybrid", "across": SOURCE, "alike": {"among": 0.2}}, steps=6)
-    statistics = {"pseudo_labels": labels, "layouts": tmp_path / "statistics.h5"}
-    paths = tiny.outputs(tmp_path / "x", labeled, **statistics)
-    algorithm = Hybrid(told.algorithm, given_of(told, paths, PseudoLabels(labels), torch.device("cpu")))
-    orders = algorithm.orders(6, {"labeled": 2, "pseudo_labeled": 2, "pasted": 2})
-    assert {orders["pasted"](drawn) for drawn in range(12)} == {3}
-    train("partners", told, labeled=labeled, **statistics)
 
 
 # How far two rounds' models agree.

@@ -102,9 +102,6 @@ WRONG = [
     (hybrid(start="pretrained"), "mix.algorithm.start: unknown key 'start'"),
     (hybrid(rare_classes=True, mixing="cutmix"), "mix.algorithm.rare_classes: 'cutmix' pastes no classes"),
     (hybrid(rare_classes={"temperature": 0}), "mix.algorithm.rare_classes.temperature: should be greater than"),
-    (hybrid(alike=True, mixing="none"), "mix.algorithm.alike: nothing is pasted"),
-    (hybrid(alike={"among": 1.5}), "mix.algorithm.alike.among: should be less than or equal to 1"),
-    (hybrid(alike=True, batch_size=6), "mix.train.batch_size: 6 leaves an odd number of unlabeled images"),
     (hybrid(batch_size=3), "mix.train.batch_size: 3 is too small: half of it are"),
     (hybrid(rounds={"train": {"batch_size": 2}}), "mix.rounds[0].train.batch_size: 2 is too small"),
     (
@@ -143,7 +140,7 @@ def test_only_names_experiments_and_leaves_the_others_alone() -> None:
     assert told_lines(("only", [])) == ["only: has too few entries"]
 
 
-@pytest.mark.parametrize("part", ["rare_classes", "alike", "reliable_first"])
+@pytest.mark.parametrize("part", ["rare_classes", "reliable_first"])
 def test_each_part_of_the_hybrid_is_off_until_it_is_named(part: str) -> None:
     assert getattr(online(hybrid()).algorithm, part) is None
     assert getattr(online(hybrid(**{part: False})).algorithm, part) is None

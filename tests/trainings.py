@@ -14,7 +14,7 @@ EVERY = {
     "self_training": {"algorithm": "self_training", "optimizer": {"name": "sgd", "lr": 0.02}},
     "weak_labels": {"algorithm": {"name": "weak_labels", "channels": 8, "hidden": 8}, "model": WITH_HEADS},
     "hybrid": {
-        "algorithm": {"name": "hybrid", "strong": MIXING["strong"], "rare_classes": True, "alike": True},
+        "algorithm": {"name": "hybrid", "strong": MIXING["strong"], "rare_classes": True},
         "optimizer": {"name": "sgd", "lr": 0.02},
     },
     "classmix": {"algorithm": MIXING, "evaluate": "teacher"},

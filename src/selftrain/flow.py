@@ -260,8 +260,6 @@ class Flow(Splits):
             files["unlabeled"] = self.task_path(model.task, "data", "unlabeled", "images.csv")
         if self.is_offline(model):
             files["pseudo_labels"] = self.model_path(model, "pseudo_labels.h5")
-        if isinstance(algorithm, HybridSettings) and algorithm.alike is not None and algorithm.pastes_labeled:
-            files["layouts"] = self.task_path(model.task, "data", "labeled", "statistics.h5")
         if alignment is not None and isinstance(alignment.target, str):
             files["distribution"] = self.task_path(model.task, "data", alignment.target, "classes.csv")
         return files

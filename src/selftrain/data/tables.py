@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from PIL import Image
 
@@ -107,20 +106,6 @@ def write_statistics(settings: ReadSettings, images: Path, classes_csv: Path, st
         file["counts"] = counts
         shares = (frequency / max(1, len(table))).astype(np.float32)
         file.create_dataset("frequency", data=shares, compression="gzip")
-
-
-def read_counts(statistics_h5: Path, table: Path, classes: Sequence[str]) -> npt.NDArray[np.int64]:
-    """Pixels of each class in each image of a split, (N, C), in the order of its images.csv, from statistics.h5.
-
-    Raises:
-        UserError: it is missing, cut short, or of other images or classes.
-    """
-    with STATISTICS.read(statistics_h5) as file:
-        known = json.loads(file.attrs["classes"]), hdf5.read_names(file, "images")
-        counts: npt.NDArray[np.int64] = file["counts"][:]
-    if known != (list(classes), read_images(table).image.to_list()):
-        raise UserError(f"{statistics_h5}: is of other images or classes than {table}; run statistics again")
-    return counts
 
 
 def read_classes(classes_csv: Path | str, classes: Sequence[str]) -> pd.DataFrame:

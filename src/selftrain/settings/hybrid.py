@@ -16,13 +16,6 @@ class RareClassSettings(Settings):
     DAFormer, which draws images so, has 0.01."""
 
 
-class AlikeSettings(Settings):
-    """An image is pasted onto one that shows much the same classes to much the same extent."""
-
-    among: Share = 0.1
-    """Share of the images at hand, the most alike, of which one is drawn."""
-
-
 class ReliableFirstSettings(Settings):
     """Images that the models of two rounds label alike come first, the others little by little."""
 
@@ -45,18 +38,5 @@ class HybridSettings(MixtureSettings):
     source_to_target` alone."""
     rare_classes: OnOrOff[RareClassSettings] = None
     """Paste rare classes more often; of `mixing: classmix` alone."""
-    alike: OnOrOff[AlikeSettings] = None
-    """Paste between images whose class layouts are alike."""
     reliable_first: OnOrOff[ReliableFirstSettings] = None
     """Order the images of a round from reliable to hard; from round 2 on, which has two models to compare."""
-
-    @property
-    def pairs(self) -> bool:
-        """Whether unlabeled images come in pairs that are alike."""
-        return self.alike is not None and self.across == "target_to_target" and self.mixing.name != "none"
-
-    def too_few(self, batch_size: int) -> str | None:
-        """What is wrong with a batch whose unlabeled half is pasted onto itself, or in pairs."""
-        if self.pairs and batch_size // 2 % 2 and batch_size > 4:
-            return f"{batch_size} leaves an odd number of unlabeled images, which `alike` pairs; give 4, 8, 12, ..."
-        return super().too_few(batch_size)

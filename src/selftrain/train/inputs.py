@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from selftrain.data.tables import read_classes, read_counts, read_images
+from selftrain.data.tables import read_classes, read_images
 from selftrain.errors import UserError
 from selftrain.label.pseudo_labels import PseudoLabels
 from selftrain.settings.training import TrainStageSettings
 from selftrain.train.algorithms import Given
 from selftrain.train.class_weights import class_weights
 
-INPUTS = ("labeled", "start", "weights", "unlabeled", "pseudo_labels", "distribution", "statistics", "layouts")
+INPUTS = ("labeled", "start", "weights", "unlabeled", "pseudo_labels", "distribution", "statistics")
 OUTPUTS = ("examples", "table", "manifest", "model")
 
 
@@ -42,8 +42,6 @@ class TrainFiles:
     """classes.csv, whose shares an algorithm aligns with."""
     statistics: Path | None = None
     """classes.csv of the labels that are learned, where a rule makes class weights of it."""
-    layouts: Path | None = None
-    """statistics.h5 of the labeled split, where images are pasted onto those alike."""
     examples: Path | None = None
     """Where the examples of an algorithm that learns from unlabeled images are written to."""
     finished: Path | None = None
@@ -79,7 +77,6 @@ def given(
         distribution=_distribution(settings, paths, device),
         place=(settings.seed, settings.round),
         pseudo_labels=pseudo_labels,
-        layouts=None if paths.layouts is None else read_counts(paths.layouts, paths.labeled, settings.labeled.classes),
     )
 
 

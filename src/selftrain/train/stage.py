@@ -342,7 +342,7 @@ def _batches(settings: TrainStageSettings, paths: TrainFiles, run: _Run, pseudo_
 
 
 def _stream(name: str, settings: TrainStageSettings, paths: TrainFiles, pseudo_labels: PseudoLabels | None) -> Stream:
-    if name in ("labeled", "pasted"):
+    if name == "labeled":
         return Stream(paths.labeled, settings.labeled)
     if paths.unlabeled is None or settings.unlabeled is None or (pseudo_labels is None and name != "unlabeled"):
         needed = "the unlabeled split" + (" and its pseudo-labels" if name != "unlabeled" else "")

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 from torch import Tensor, nn
 
 from selftrain.data.batches import Batch, Order, Turns
@@ -35,8 +34,6 @@ class Given:
     """What all random draws depend on beside step and item: (seed, round)."""
     pseudo_labels: PseudoLabels | None = None
     """Offline: the round's."""
-    layouts: npt.NDArray[np.int64] | None = None
-    """Pixels of each class in each labeled image, (N, classes), where the settings ask for them."""
 
     def cross_entropy(self, logits: Tensor, labels: Tensor, pixel_weights: Tensor | None = None) -> Tensor:
         """`losses.cross_entropy` of hard labels, with the class weights and the focal gamma of this training."""
@@ -84,8 +81,8 @@ class Algorithm(ABC):
     """What the loop asks of an algorithm."""
 
     streams: dict[str, float]
-    """The streams it draws from, each with its share of a step's batch: 'labeled', 'pasted' (labeled ones again),
-    'unlabeled' (with blank labels), or 'pseudo_labeled'."""
+    """The streams it draws from, each with its share of a step's batch: 'labeled', 'unlabeled' (with blank
+    labels), or 'pseudo_labeled'."""
     taught: float = 0.0
     """Share of a step's batch that a teacher labels."""
     one_size: bool = True

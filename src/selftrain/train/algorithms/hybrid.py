@@ -12,13 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from selftrain.data.batches import Batch, Order, Shuffled
+from selftrain.data.batches import Batch, Order
 from selftrain.errors import UserError
-from selftrain.label.pseudo_labels import PseudoLabels
 from selftrain.settings.hybrid import HybridSettings
 from selftrain.train.algorithms import Given, Step
 from selftrain.train.algorithms.mixed import Mixed, Mixture
-from selftrain.train.anchors import Growing, Pairs, Partners, Pasted, roots
+from selftrain.train.growing import Growing
 from selftrain.train.mixing import Pixels, Place
 
 
@@ -29,34 +28,20 @@ class Hybrid(Mixed[HybridSettings]):
 
     def __init__(self, settings: HybridSettings, given: Given) -> None:
         super().__init__(settings, given)
-        if settings.alike is not None and settings.pastes_labeled:
-            self.streams["pasted"] = 0.5  # beside the labeled ones, of which each is learned as often as ever
         if settings.rare_classes is not None and given.pseudo_labels is not None:
             column = "prior" if settings.pastes_labeled else "share"
             shares = given.pseudo_labels.classes[column].to_numpy(float)
             self.favor = rare_first(shares, settings.rare_classes.temperature)
 
     def orders(self, steps: int, sizes: Mapping[str, int]) -> dict[str, Order]:
-        """Of pseudo-labeled images by their reliability; of those that are mixed, by how alike they are."""
-        file, settings = self.given.pseudo_labels, self.settings
-        assert file is not None, "the train stage refuses a pseudo-labeled stream without a file"
-        place: Place = (*self.given.place, "order")
-        first: Order = Shuffled(len(file), (*place, "pseudo_labeled"))
-        pool = None
-        if settings.reliable_first is not None:
-            draws = steps * sizes["pseudo_labeled"] // (2 if settings.pairs else 1)
-            first = Growing(_reliability(file), settings.reliable_first, draws, (*place, "pseudo_labeled"))
-            pool = first.pool
-        if settings.alike is None:
-            return {"pseudo_labeled": first}
-        images = roots(file.counts)
-        if settings.pairs:
-            partners = Partners(images, images, settings.alike.among, (*place, "partners"))
-            return {"pseudo_labeled": Pairs(first, partners, pool)}
-        if self.given.layouts is None:
-            raise UserError("algorithm.alike: needs the statistics.h5 of the labeled split")
-        partners = Partners(images, roots(self.given.layouts), settings.alike.among, (*place, "partners"))
-        return {"pseudo_labeled": first, "pasted": Pasted(first, partners)}
+        """Of pseudo-labeled images by their reliability."""
+        file, told = self.given.pseudo_labels, self.settings.reliable_first
+        if told is None or file is None:
+            return {}
+        if file.reliability is None:
+            raise UserError(f"{file.path}: does not tell how far two rounds' models agree; run label again")
+        place: Place = (*self.given.place, "order", "pseudo_labeled")
+        return {"pseudo_labeled": Growing(file.reliability, told, steps * sizes["pseudo_labeled"], place)}
 
     def teach(self, step: Step, unlabeled: Batch) -> tuple[Pixels, dict[str, Tensor]]:
         """Labels of the file."""
@@ -79,10 +64,6 @@ class Hybrid(Mixed[HybridSettings]):
         """Weighted cross-entropy."""
         return self.given.cross_entropy(logits, mixed.labels, mixed.weights)
 
-    def partners(self, count: int) -> Tensor:
-        """The next one, or, of images that come in pairs, the other of the pair."""
-        return torch.arange(count) ^ 1 if self.settings.pairs else super().partners(count)
-
 
 def rare_first(shares: np.ndarray, temperature: float) -> np.ndarray:
     """The logarithm of each class's chance to be drawn, P(c) ∝ exp((1 − f_c) / T) (DAFormer eq. 6), (C,).
@@ -96,9 +77,3 @@ def rare_first(shares: np.ndarray, temperature: float) -> np.ndarray:
     """
     logits = (1 - shares) / temperature
     return logits - logits.max() - np.log(np.exp(logits - logits.max()).sum())
-
-
-def _reliability(file: PseudoLabels) -> np.ndarray:
-    if file.reliability is None:
-        raise UserError(f"{file.path}: does not tell how far two rounds' models agree; run label again")
-    return file.reliability

@@ -77,7 +77,7 @@ class Mixed(Algorithm, Generic[Told]):
         """One term of labeled images, and those of mixed ones."""
         labeled, unlabeled = step.batches["labeled"], step.batches[self.unlabeled]
         taught, facts = self.teach(step, unlabeled)
-        mixture = self.mix(taught, step.batches.get("pasted", labeled), step.number)
+        mixture = self.mix(taught, labeled, step.number)
         seen = self.augment(processes.own(mixture.mixed.images), step.number)
         of_labeled, of_mixed = self.ask(step.student, labeled.images, seen)
         labeled_loss = partial(self.given.cross_entropy, labels=labeled.labels)
@@ -106,14 +106,10 @@ class Mixed(Algorithm, Generic[Told]):
                     "train.batch_size: one unlabeled image a step cannot be pasted onto another; double it, or mix "
                     "`across: source_to_target`"
                 )
-            below = taught.at(self.partners(count).to(device))
+            below = taught.at((torch.arange(count, device=device) + 1) % count)  # the next one (Algorithm 1)
         place: Place = (*self.given.place, "mixing", number)
         mask = paste_mask(pasted.labels, self.given.classes, self.settings.mixing, place, self.favor)
         return Mixture(pasted, below, mask, pasted.pasted_onto(below, mask))
-
-    def partners(self, count: int) -> Tensor:
-        """Which of so many unlabeled images each of them is pasted onto: the next (Algorithm 1)."""
-        return (torch.arange(count) + 1) % count
 
     def augment(self, images: Tensor, number: int) -> Tensor:
         """Strong augmentation of mixed images, all of a step alike."""
