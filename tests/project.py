@@ -144,8 +144,7 @@ def tiny_config() -> dict:
             },
             "hybrid": {
                 "policy": "da",
-                "algorithm": {"name": "hybrid", "across": "source_to_target"}
-                | dict.fromkeys(("rare_classes", "reliable_first"), True),
+                "algorithm": {"name": "hybrid", "across": "source_to_target", "rare_classes": True},
                 "rounds": [one.copy() for one in rounds],
             },
             "curriculum": {

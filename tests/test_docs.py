@@ -120,7 +120,6 @@ SETTINGS: dict[str, tuple[type[Settings], type[Settings]]] = {
     "`algorithm: mean_teacher_mixing`": (mixing.MeanTeacherMixingSettings, Settings),
     "`algorithm: hybrid`": (hybrid.HybridSettings, Settings),
     "`algorithm.rare_classes`": (hybrid.RareClassSettings, Settings),
-    "`algorithm.reliable_first`": (hybrid.ReliableFirstSettings, Settings),
     "`algorithm.strong`": (mixing.StrongAugmentationSettings, Settings),
     "`algorithm.alignment`": (mixing.AlignmentSettings, Settings),
     "`algorithm: curriculum`": (curriculum.CurriculumSettings, Settings),

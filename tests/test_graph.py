@@ -278,10 +278,8 @@ def test_what_was_planned_is_what_was_done(ran, monkeypatch, capsys):
     assert "nothing to do" in capsys.readouterr().out
 
 
-def test_the_hybrid_knows_how_far_two_rounds_agree_and_shows_its_mixtures(ran):
-    first, second = (ran.folder / f"results/tiny/hybrid/seed-0/round-{number}" for number in (1, 2))
-    before, after = (PseudoLabels(folder / "pseudo_labels.h5") for folder in (first, second))
-    assert before.reliability is None and after.reliability.shape == (7,)
+def test_the_hybrid_shows_its_mixtures(ran):
+    second = ran.folder / "results/tiny/hybrid/seed-0/round-2"
     assert (second / "examples.h5").is_file()
     inputs = json.loads((second / "manifest.json").read_text())["inputs"]
     assert set(inputs) == {"labeled", "unlabeled", "start", "pseudo_labels"}
@@ -300,15 +298,6 @@ def test_a_portion_reruns_its_round_and_no_prediction(project):
     assert {job.split()[0] for job in of_round} == {"select", "alarms", "label", "merge", "train", "evaluate", "score"}
     assert all("round=2" in job or "round-2" in job for job in of_round), planned
     assert set(planned) - set(of_round) == set(TOLD)
-
-
-def test_an_order_by_two_rounds_agreement_is_the_second_rounds_alone(project):
-    config = tiny_config()
-    config["experiments"]["hybrid"]["algorithm"]["reliable_first"] = False
-    project.configure(config)
-    of_round = [job for job in project.planned() if job not in TOLD]
-    assert {job.split()[0] for job in of_round} == {"label", "merge", "train_showing", "evaluate", "score"}
-    assert all("hybrid" in job and ("round=2" in job or "round-2" in job) for job in of_round), of_round
 
 
 def test_alarms_of_every_round_are_told(ran):

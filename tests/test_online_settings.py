@@ -104,11 +104,6 @@ WRONG = [
     (hybrid(rare_classes={"temperature": 0}), "mix.algorithm.rare_classes.temperature: should be greater than"),
     (hybrid(batch_size=3), "mix.train.batch_size: 3 is too small: half of it are"),
     (hybrid(rounds={"train": {"batch_size": 2}}), "mix.rounds[0].train.batch_size: 2 is too small"),
-    (
-        hybrid(reliable_first=True) | {"rounds": ROUNDS},
-        "mix.algorithm.reliable_first: compares the models of two rounds",
-    ),
-    (hybrid(reliable_first={"start": 0}), "mix.algorithm.reliable_first.start: should be greater than 0"),
 ]
 
 
@@ -140,13 +135,12 @@ def test_only_names_experiments_and_leaves_the_others_alone() -> None:
     assert told_lines(("only", [])) == ["only: has too few entries"]
 
 
-@pytest.mark.parametrize("part", ["rare_classes", "reliable_first"])
-def test_each_part_of_the_hybrid_is_off_until_it_is_named(part: str) -> None:
-    assert getattr(online(hybrid()).algorithm, part) is None
-    assert getattr(online(hybrid(**{part: False})).algorithm, part) is None
-    assert online(hybrid(**{part: {}})) == online(hybrid(**{part: True}))
-    on = online(hybrid(**{part: True}))
-    assert getattr(on.algorithm, part) == getattr(on.algorithm, part).__class__()
+def test_rare_classes_are_off_until_they_are_named() -> None:
+    assert online(hybrid()).algorithm.rare_classes is None
+    assert online(hybrid(rare_classes=False)).algorithm.rare_classes is None
+    assert online(hybrid(rare_classes={})) == online(hybrid(rare_classes=True))
+    on = online(hybrid(rare_classes=True)).algorithm.rare_classes
+    assert on == on.__class__()
 
 
 def test_a_task_that_only_leaves_no_model_is_not_told_of() -> None:

@@ -77,7 +77,7 @@ def split(folder, sizes=(SIZE,) * 5, seed=0, label_files=True):
     return folder / "images.csv"
 
 
-def write_pseudo_labels(path, names, labels, classes=CLASSES, mean_size=0.2, reliability=None):
+def write_pseudo_labels(path, names, labels, classes=CLASSES, mean_size=0.2):
     """The file that label makes, as far as training and scoring look at it; a mean size for all classes or each."""
     mean_sizes = np.full(len(classes), mean_size, np.float64)
     shapes = np.array([label.shape for label in labels], np.int32)
@@ -92,8 +92,6 @@ def write_pseudo_labels(path, names, labels, classes=CLASSES, mean_size=0.2, rel
         file["shapes"] = shapes
         counts = np.array([[(label == index).sum() for index in range(len(classes))] for label in labels])
         file["counts"] = counts
-        if reliability is not None:
-            file["reliability"] = np.array(reliability, np.float32)
         file["mean_confidence"] = np.zeros(len(names), np.float32)
         file["histogram"] = np.zeros((len(classes), BINS), np.int64)
         shares = counts.sum(0) / max(1, counts.sum())

@@ -101,19 +101,17 @@ class Chain:
         selection, settings = graph.select(model), graph.label(model)
         self._once([cut], selection, [*predictions, classes], lambda: select(selection, predictions, classes, cut))
         output, table = Path(at("pseudo_labels.h5")), Path(at("pseudo_labels.csv"))
-        earlier = [Path(file) for shard in shards for file in graph.earlier_file(model, shard).values()]
 
         def label_and_merge() -> None:
             parts = [Path(at(f"pseudo_labels-{shard}-of-{len(shards)}.h5")) for shard in shards]
             for shard, prediction, part in zip(shards, predictions, parts, strict=True):
-                of_before = earlier[shard] if earlier else None
-                label(settings, prediction, cut, part, self._chosen(model, cut, shard), earlier=of_before)
+                label(settings, prediction, cut, part, self._chosen(model, cut, shard))
             merge(settings, parts, predictions, cut, output, table)
             for file in (*parts, *output.parent.glob("chosen-*.h5")):
                 file.unlink()
 
         told = [settings, pseudo_labels.FORMAT.version]
-        self._once([output, table], told, [*predictions, cut, *earlier], label_and_merge)
+        self._once([output, table], told, [*predictions, cut], label_and_merge)
         if graph.config.tasks[model.task].truth:
             truth, scoring = self.listed(model.task, "truth"), graph.score(model.task)
             scores = Path(at("pseudo_label_scores.csv"))

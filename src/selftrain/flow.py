@@ -14,7 +14,6 @@ from selftrain.errors import UserError
 from selftrain.settings.base import nearest
 from selftrain.settings.calibration import Calibration
 from selftrain.settings.experiments import ExperimentSettings, PretrainSettings, RoundSettings
-from selftrain.settings.hybrid import HybridSettings
 from selftrain.settings.prediction import PredictionSettings
 from selftrain.settings.selection import CbstSettings
 from selftrain.settings.training import ClassWeightRuleSettings, LearnsFromUnlabeled, Showing, TrainSettings
@@ -238,13 +237,6 @@ class Flow(Splits):
         if not (isinstance(policy, CbstSettings) and policy.choice == "normalized"):
             return {}
         return {"chosen": self.model_path(model, f"chosen-{shard}-of-{self.config.shards}.h5")}
-
-    def earlier_file(self, model: Model, shard: int) -> dict[str, str]:
-        """The shard that the round before selected from, where images come in the order of the models' agreement."""
-        algorithm, earlier = self.experiment(model).algorithm, self.earlier_prediction_paths(model)
-        if not (isinstance(algorithm, HybridSettings) and algorithm.reliable_first is not None and earlier):
-            return {}
-        return {"earlier": earlier[shard]}
 
     def train_files(self, model: Model) -> dict[str, str]:
         """What a training reads, by the name that the train stage gives it."""

@@ -23,7 +23,6 @@ from selftrain.settings import config_file
 from selftrain.settings.base import Settings
 from selftrain.settings.calibration import CalibrateSettings, Calibration
 from selftrain.settings.data import CheckedSplit, CheckSettings
-from selftrain.settings.hybrid import HybridSettings
 from selftrain.settings.prediction import (
     EvaluatedSplit,
     EvaluateStageSettings,
@@ -86,13 +85,8 @@ class Graph(Flow):
         )
 
     def _algorithm(self, model: Model) -> Algorithm:
-        """What a training is told of its algorithm; in round 1 there is no order by two rounds' agreement."""
-        if model.round == 0:
-            return SupervisedSettings()
-        algorithm = self.experiment(model).algorithm
-        if isinstance(algorithm, HybridSettings) and model.round == 1:
-            return algorithm.model_copy(update={"reliable_first": None})
-        return algorithm
+        """What a training is told of its algorithm."""
+        return SupervisedSettings() if model.round == 0 else self.experiment(model).algorithm
 
     def _round_train(self, model: Model) -> TrainSettings:
         """A round's training, with the scale range that DARS section 3.3 gives it."""

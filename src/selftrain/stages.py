@@ -271,13 +271,12 @@ def label_stage(
     output: Annotated[Path, typer.Option()],
     chosen: Annotated[Path | None, typer.Option()] = None,
     review: Annotated[Path | None, typer.Option()] = None,
-    earlier: Annotated[Path | None, typer.Option()] = None,
 ) -> None:
     """Apply a cut to one shard of predictions."""
     from selftrain.label.stage import label
     from selftrain.settings.selection import LabelSettings
 
-    label(_settings(LabelSettings, settings), prediction, cut, output, chosen, review, earlier)
+    label(_settings(LabelSettings, settings), prediction, cut, output, chosen, review)
 
 
 @app.command("merge")

@@ -50,7 +50,6 @@ rule choose:
 rule label:
     input:
         unpack(lambda w: graph.chosen_file(model_of(w), int(w.shard)) | graph.review_file(w.task)),
-        unpack(lambda w: graph.earlier_file(model_of(w), int(w.shard))),
         prediction=lambda w: graph.prediction_paths(model_of(w))[int(w.shard)],
         cut=f"{ROUND}/cut.csv",
     output:

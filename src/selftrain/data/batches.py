@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -27,9 +27,6 @@ LabelReader = Callable[[int], np.ndarray]
 
 Turns = dict[str, npt.NDArray[np.bool_]]
 """Per stream at which steps it gives its images, (steps,) each."""
-
-Order = Callable[[int], int]
-"""From how many images of a stream were drawn before to the position of the next."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +102,6 @@ class Batches(Dataset["dict[str, Batch] | UserError"]):
         mean: of the inputs from 0 to 1, the color of padding.
         place: what all draws depend on beside step and item, for example (seed, round).
         turns: per stream, at which steps it gives its images, (steps,) each; none: at every step.
-        orders: per stream, in which order its images come; none: in epochs, each shuffled anew.
         one_size: whether the streams' images must fit together, not each stream's alone.
         part: number and count of the equal parts that batches are cut into; only this one is read.
 
@@ -121,7 +117,6 @@ class Batches(Dataset["dict[str, Batch] | UserError"]):
         mean: tuple[float, ...],
         place: tuple[int, ...],
         turns: Turns | None = None,
-        orders: Mapping[str, Order] | None = None,
         *,
         one_size: bool = True,
         part: tuple[int, int] = (0, 1),
@@ -130,8 +125,7 @@ class Batches(Dataset["dict[str, Batch] | UserError"]):
         self.turns = turns
         # How many batches of a stream were drawn before each step.
         self.before = {name: np.cumsum(turn) - turn for name, turn in turns.items()} if turns else {}
-        shuffled_anew = {name: Shuffled(len(one), (*place, "order", name)) for name, one in streams.items()}
-        self.orders: dict[str, Order] = {**shuffled_anew, **(orders or {})}
+        self.orders = {name: Shuffled(len(one), (*place, "order", name)) for name, one in streams.items()}
         number, parts = part
         if uneven := [f"{size} of '{name}'" for name, size in sizes.items() if size % parts]:
             raise UserError(

@@ -20,7 +20,7 @@ SHARD = hdf5.Format(
     3,
     "run label again to make it",
     OF_IMAGES | {"changed": ("i", "C")},
-    {"agreement": ("u", "NHW"), "reliability": ("f", "N")},
+    {"agreement": ("u", "NHW")},
 )
 
 MADE = "made"

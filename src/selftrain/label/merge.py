@@ -65,7 +65,6 @@ def merge(
                 _copy(shards, planes, progress)
                 file.disk.check()
         write_images(file, images.names, images.shapes)
-        _write_reliability(file, shards)
         classes = class_table(decided, images, _write_counts(file, shards, images, decided, settings.eta))
         hdf5.write_histogram(file, histogram)
         hdf5.write_table(file, "cut", decided)
@@ -156,18 +155,6 @@ def _write_counts(
             weak[place] = labels = weak_labels(of_shard, areas, cut["mean_size"].to_numpy(), eta)
             weakly += labels.sum(0, dtype=np.int64)
     return Labeled(pixels, shown, changed, None if weak is None else weakly)
-
-
-def _write_reliability(file: h5py.File, shards: Sequence[Path]) -> None:
-    """How far two rounds' models agree on each image, (N,), where the label stage was asked."""
-    found: list[npt.NDArray[np.float32]] = []
-    for path in shards:
-        with SHARD.read(path) as shard:
-            found += [shard["reliability"][:]] if "reliability" in shard else []
-    if len(found) not in (0, len(shards)):
-        raise UserError(f"{len(found)} of {len(shards)} shards of labels tell of reliability; run label again")
-    if found:
-        file["reliability"] = np.concatenate(found)
 
 
 def _together(settings: LabelSettings, shards: Sequence[Path], predictions: Sequence[Path], cut: Path) -> Images:

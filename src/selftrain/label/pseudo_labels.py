@@ -59,7 +59,7 @@ FORMAT = hdf5.Format(
     5,
     "run label again to make it",
     OF_IMAGES | {"histogram": ("i", "CB"), "classes": ("V", "C"), "cut": ("V", "C")},
-    {"agreement": ("u", "NHW"), "weak_labels": ("u", "NC"), "reliability": ("f", "N")},
+    {"agreement": ("u", "NHW"), "weak_labels": ("u", "NC")},
     has_classes=True,
     attributes={
         "method": hdf5.is_text,
@@ -92,8 +92,6 @@ class PseudoLabels:
         counts: labeled pixels, int64 (N, C).
         mean_confidence: log-odds, the mean over all pixels of each image, labeled or not, float32 (N,).
         branches: of the network that made them, how many could agree on a pixel.
-        reliability: share of the pixels of each image that this round's model and the one before take for the same
-            class, float32 (N,); None where nobody asked.
         weak_labels: 1 where an image shows a class, uint8 (N, C); None where the round has no weak labels.
         classes: one row per class: predicted, filtered, agreeing, pixels, share, prior, threshold, kept fraction,
             images.
@@ -113,9 +111,8 @@ class PseudoLabels:
             self.shapes = hdf5.read_shapes(file, "shapes", file["label"].shape[1:])
             self.counts: npt.NDArray[np.int64] = file["counts"][:]
             self.mean_confidence: npt.NDArray[np.float32] = file["mean_confidence"][:]
-            weak, reliability = file.get("weak_labels"), file.get("reliability")
+            weak = file.get("weak_labels")
             self.weak_labels: npt.NDArray[np.uint8] | None = None if weak is None else weak[:]
-            self.reliability: npt.NDArray[np.float32] | None = None if reliability is None else reliability[:]
             self.classes = hdf5.read_table(file, "classes")
             self.cut = hdf5.read_table(file, "cut")
             self.branches = int(file.attrs["branches"])
@@ -142,8 +139,8 @@ class PseudoLabels:
     @property
     def images(self) -> pd.DataFrame:
         """One row per image: image, height, width, labeled (pixels), labeled_share, mean_confidence (log-odds, of all
-        pixels), its reliability and the names of its weak_labels where there are any, what a review made of it
-        (excluded, mask) where there is one, and the pixels of each class."""
+        pixels), the names of its weak_labels where there are any, what a review made of it (excluded, mask) where
+        there is one, and the pixels of each class."""
         labeled = self.counts.sum(1)
         known = pd.DataFrame(
             {
@@ -155,8 +152,6 @@ class PseudoLabels:
                 "mean_confidence": self.mean_confidence,
             }
         )
-        if self.reliability is not None:
-            known["reliability"] = self.reliability
         if self.weak_labels is not None:
             names = np.array(self.class_names)
             known["weak_labels"] = [", ".join(names[shown > 0]) for shown in self.weak_labels]

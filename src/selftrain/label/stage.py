@@ -67,7 +67,6 @@ def label(
     output: Path,
     chosen: Path | None = None,
     review: Path | None = None,
-    earlier: Path | None = None,
 ) -> None:
     """Apply the cut to one shard of predictions, an image at a time.
 
@@ -78,7 +77,6 @@ def label(
         output: an intermediate file, to be joined with the other shards by `merge`.
         chosen: the shard as `choose` made it anew, where classes are chosen relative to the cut.
         review: review.csv of the task, where a person has reviewed images: what it says goes over the cut.
-        earlier: the shard that the round before selected from, where it is asked how far the two models agree.
     """
     reviewed = read_checked(review)
     names = settings.select.classes
@@ -86,13 +84,11 @@ def label(
     with ExitStack() as stack:
         shard = stack.enter_context(Predictions(prediction, names))
         choice = shard if chosen is None else stack.enter_context(_chosen_anew(chosen, shard))
-        before = None if earlier is None else stack.enter_context(_same_images(earlier, shard, "predict"))
         file = stack.enter_context(SHARD.create(output))
         file.attrs[MADE] = made_from(settings, shard, cut)
         write_images(file, shard.images, shard.shapes)
         counts = file.create_dataset("counts", (len(shard), len(names)), np.int64)
         mean_confidence = file.create_dataset("mean_confidence", (len(shard),), np.float32)
-        reliability = None if before is None else file.create_dataset("reliability", (len(shard),), np.float32)
         changed = np.zeros(len(names), np.int64)
         labels, confidence, *agreement = create_planes(file, len(shard), shard.canvas, shard.branches)
         for position, name in enumerate(followed(shard.images, "label", len(shard))):
@@ -102,10 +98,6 @@ def label(
                 kept = _as_reviewed(reviewed[name], names, kept)
             counts[position] = _count(kept, len(names))
             mean_confidence[position] = log_odds_of(bins.mean())
-            if reliability is not None and before is not None:
-                now = shard.read_classes(position)
-                alike = (before.read_classes(position) == now) & (now != IGNORE)
-                reliability[position] = 1 if name in reviewed else alike.mean()
             if choice is not shard or name in reviewed:
                 changed += _count(kept[kept != shard.read(position)[0]], len(names))
             hdf5.write_plane(labels, position, kept)
@@ -125,17 +117,12 @@ def _as_reviewed(told: Reviewed, classes: Sequence[str], labels: Labels) -> Labe
 
 def _chosen_anew(chosen: Path, shard: Predictions) -> Predictions:
     """The shard as `choose` made it anew, of the same images and from the same model in the same mode."""
-    return _same_images(chosen, shard, "choose", ("model", "mode"))
-
-
-def _same_images(path: Path, shard: Predictions, stage: str, keys: Sequence[str] = ()) -> Predictions:
-    """Another shard that a stage made of the same images, and with the same attributes where `keys` names some."""
-    found = Predictions(path, shard.classes)
-    other = [key for key in keys if found.attributes.get(key) != shard.attributes.get(key)]
+    found = Predictions(chosen, shard.classes)
+    other = [key for key in ("model", "mode") if found.attributes.get(key) != shard.attributes.get(key)]
     other += ["images"] if found.images != shard.images or (found.shapes != shard.shapes).any() else []
     if other:
         found.close()
-        raise UserError(f"{path}: differs in {' and '.join(other)} from {shard.path}; run {stage} again")
+        raise UserError(f"{chosen}: differs in {' and '.join(other)} from {shard.path}; run choose again")
     return found
 
 

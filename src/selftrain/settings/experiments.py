@@ -130,8 +130,6 @@ class ExperimentSettings(Settings):
         mixing = told.mixing.name
         if told.rare_classes is not None and mixing != "classmix":
             yield ("algorithm", "rare_classes"), f"'{mixing}' pastes no classes; leave this out, or mix by classmix"
-        if told.reliable_first is not None and len(rounds) == 1:
-            yield ("algorithm", "reliable_first"), "compares the models of two rounds, and there is one; leave this out"
         for number, one in enumerate(rounds):
             wrong = told.too_few(one.train.batch_size)
             if wrong is not None:

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from selftrain.settings.base import NotNegative, OnOrOff, Settings, Share
+from selftrain.settings.base import NotNegative, OnOrOff, Settings
 from selftrain.settings.mixing import MixtureSettings
 
 
@@ -14,15 +14,6 @@ class RareClassSettings(Settings):
     temperature: Annotated[float, Field(ge=1e-3)] = 0.1
     """T. At 0.1 a class of which there is next to nothing comes before one of a third of all pixels 28 times as often;
     DAFormer, which draws images so, has 0.01."""
-
-
-class ReliableFirstSettings(Settings):
-    """Images that the models of two rounds label alike come first, the others little by little."""
-
-    start: Share = 0.5
-    """Share of the images, the most reliable, that the round begins with."""
-    until: Share = 0.5
-    """Part of the round after which it has all."""
 
 
 class HybridSettings(MixtureSettings):
@@ -38,5 +29,3 @@ class HybridSettings(MixtureSettings):
     source_to_target` alone."""
     rare_classes: OnOrOff[RareClassSettings] = None
     """Paste rare classes more often; of `mixing: classmix` alone."""
-    reliable_first: OnOrOff[ReliableFirstSettings] = None
-    """Order the images of a round from reliable to hard; from round 2 on, which has two models to compare."""

@@ -336,9 +336,8 @@ def _batches(settings: TrainStageSettings, paths: TrainFiles, run: _Run, pseudo_
     sizes = batch_sizes(settings.train.batch_size, algorithm.streams)
     augmentation, mean = settings.train.augmentation, settings.model.mean
     part = (processes.number(), processes.count())
-    orders = algorithm.orders(run.steps, sizes)
     one_size = algorithm.one_size
-    return Batches(streams, sizes, augmentation, mean, run.place, run.turns, orders, one_size=one_size, part=part)
+    return Batches(streams, sizes, augmentation, mean, run.place, run.turns, one_size=one_size, part=part)
 
 
 def _stream(name: str, settings: TrainStageSettings, paths: TrainFiles, pseudo_labels: PseudoLabels | None) -> Stream:

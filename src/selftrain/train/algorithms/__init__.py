@@ -5,13 +5,13 @@ returns the terms of a step's loss, which the loop adds.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
 from torch import Tensor, nn
 
-from selftrain.data.batches import Batch, Order, Turns
+from selftrain.data.batches import Batch, Turns
 from selftrain.label.pseudo_labels import PseudoLabels
 from selftrain.models.segmenter import Segmenter
 from selftrain.train import losses
@@ -96,10 +96,6 @@ class Algorithm(ABC):
     def turns(self, steps: int) -> Turns:
         """At which of the steps each stream gives its images; at all of them, unless an algorithm alternates."""
         return {name: np.ones(steps, bool) for name in self.streams}
-
-    def orders(self, steps: int, sizes: Mapping[str, int]) -> dict[str, Order]:
-        """In which order the images of streams come, of so many steps and images a step; those not named: shuffled."""
-        return {}
 
     def heads(self, network: Segmenter) -> dict[str, nn.Module]:
         """New heads for the network to train with, by name; none unless an algorithm has some."""

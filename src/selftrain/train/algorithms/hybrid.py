@@ -6,19 +6,15 @@ images allows, as anchors of a step that mixes images. Each further part is a se
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 import torch
 from torch import Tensor
 
-from selftrain.data.batches import Batch, Order
-from selftrain.errors import UserError
+from selftrain.data.batches import Batch
 from selftrain.settings.hybrid import HybridSettings
 from selftrain.train.algorithms import Given, Step
 from selftrain.train.algorithms.mixed import Mixed, Mixture
-from selftrain.train.growing import Growing
-from selftrain.train.mixing import Pixels, Place
+from selftrain.train.mixing import Pixels
 
 
 class Hybrid(Mixed[HybridSettings]):
@@ -32,16 +28,6 @@ class Hybrid(Mixed[HybridSettings]):
             column = "prior" if settings.pastes_labeled else "share"
             shares = given.pseudo_labels.classes[column].to_numpy(float)
             self.favor = rare_first(shares, settings.rare_classes.temperature)
-
-    def orders(self, steps: int, sizes: Mapping[str, int]) -> dict[str, Order]:
-        """Of pseudo-labeled images by their reliability."""
-        file, told = self.given.pseudo_labels, self.settings.reliable_first
-        if told is None or file is None:
-            return {}
-        if file.reliability is None:
-            raise UserError(f"{file.path}: does not tell how far two rounds' models agree; run label again")
-        place: Place = (*self.given.place, "order", "pseudo_labeled")
-        return {"pseudo_labeled": Growing(file.reliability, told, steps * sizes["pseudo_labeled"], place)}
 
     def teach(self, step: Step, unlabeled: Batch) -> tuple[Pixels, dict[str, Tensor]]:
         """Labels of the file."""
