@@ -37,7 +37,7 @@ CLAIMS = (
     # What all of it is for: more than as many further steps on the labels alone.
     *(Claim(method, "labels-only", "each paper") for method in ("cbst", "dars", "mlsl", "classmix", "dacs")),
     Claim("curriculum", "two-branches-labels-only", "each paper"),
-    # What the hybrid is for: more than every other method, and each of its parts more than none.
+    # What the hybrid is for: more than every other method.
     *(
         Claim("hybrid", other, "ours")
         for other in ("labels-only", "cbst", "dars", "dars-sisc", "mlsl", "classmix", "dacs", "curriculum")
@@ -45,11 +45,8 @@ CLAIMS = (
     Claim("dars-sisc", "dars", "ours"),
     Claim("anchors", "dars-sisc", "ours"),
     *(Claim("anchors", f"anchors-{other}", "ours") for other in ("unmixed", "within", "apart")),
-    *(
-        Claim(f"anchors-{part}", "anchors", "ours", column=column)
-        for part in ("rare", "reliable")
-        for column in ("val_miou", "test_miou")  # by the first is decided what stays
-    ),
+    Claim("hybrid", "anchors", "ours", column="val_miou"),  # by which it was decided that rare classes stay
+    Claim("hybrid", "anchors", "ours"),
     Claim("dars", "cbst", "DARS Table 4", 2.44),
     Claim("cbst", "st", "DARS Table 4", 0.61),
     Claim("dars", "da", "DARS Table 4"),
