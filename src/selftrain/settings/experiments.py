@@ -131,13 +131,8 @@ class ExperimentSettings(Settings):
         if told.rare_classes is not None and mixing != "classmix":
             yield ("algorithm", "rare_classes"), f"'{mixing}' pastes no classes; leave this out, or mix by classmix"
         for number, one in enumerate(rounds):
-            wrong = told.too_few(one.train.batch_size)
-            if wrong is not None:
-                yield from self._of_round(number, "batch_size", wrong)
-
-    def _of_round(self, number: int, key: str, reason: str) -> Iterator[Problem]:
-        """A problem of a round's `train`: told there where the round says it, else at the experiment's."""
-        assert self.rounds is not None
-        yield ("rounds", number, "train", key), reason
-        if getattr(self.train, key) == getattr(self.rounds[number].train, key):
-            yield ("train", key), reason
+            reason = told.too_few(one.train.batch_size)
+            if reason is not None:  # told of the round where it says so, else of the experiment
+                yield ("rounds", number, "train", "batch_size"), reason
+                if self.train.batch_size == one.train.batch_size:
+                    yield ("train", "batch_size"), reason

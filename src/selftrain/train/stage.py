@@ -343,14 +343,15 @@ def _batches(settings: TrainStageSettings, paths: TrainFiles, run: _Run, pseudo_
 def _stream(name: str, settings: TrainStageSettings, paths: TrainFiles, pseudo_labels: PseudoLabels | None) -> Stream:
     if name == "labeled":
         return Stream(paths.labeled, settings.labeled)
-    if paths.unlabeled is None or settings.unlabeled is None or (pseudo_labels is None and name != "unlabeled"):
+    table, read = paths.unlabeled, settings.unlabeled
+    if name == "unlabeled" and table is not None and read is not None:
+        return Unlabeled(table, read)
+    if table is None or read is None or pseudo_labels is None:
         needed = "the unlabeled split" + (" and its pseudo-labels" if name != "unlabeled" else "")
         raise UserError(f"algorithm '{settings.algorithm.name}' needs {needed}")
-    if pseudo_labels is None or name == "unlabeled":
-        return Unlabeled(paths.unlabeled, settings.unlabeled)
-    stream = Stream(paths.unlabeled, settings.unlabeled, pseudo_labels.label)
+    stream = Stream(table, read, pseudo_labels.label)
     if list(pseudo_labels.names) != stream.names:
-        raise UserError(f"{paths.pseudo_labels}: its images are not those of {paths.unlabeled}; make it again")
+        raise UserError(f"{paths.pseudo_labels}: its images are not those of {table}; make it again")
     return stream
 
 

@@ -1,7 +1,7 @@
 """Offline rounds whose step is online: mixtures of images whose labels come from the round's file.
 
 The thesis names it as future work (section 5.3.2): a file of pseudo-labels, with the selection that only a view of all
-images allows, as anchors of a step that mixes images. Each further part is a setting of its own.
+images allows, as anchors of a step that mixes images.
 """
 
 from __future__ import annotations
