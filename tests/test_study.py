@@ -13,6 +13,7 @@ from selftrain.errors import UserError
 from selftrain.settings.base import deep_merge
 
 ROOT = Path(__file__).parents[1]
+CONFIGS = ("headline", "hybrid", "ablation", "longer")
 STREETS = {"domain": "synthetic", "count": 4, "size": [32, 64]}
 CONFIG = {
     "results": "results",
@@ -240,13 +241,15 @@ def test_a_digest_twice_is_refused(study):
 @pytest.fixture
 def plan(study, monkeypatch):
     monkeypatch.chdir(ROOT)
-    return study.rows.planned([ROOT / f"configs/benchmark/{name}.yaml" for name in ("headline", "hybrid", "ablation")])
+    return study.rows.planned([ROOT / f"configs/benchmark/{name}.yaml" for name in CONFIGS])
 
 
 def test_every_row_of_a_task_has_as_many_steps_and_the_same_encoder(plan):
     starts = {"start", "two-branches"}
     assert {row.steps for row in plan if row.experiment in starts} == {500}
-    assert {row.steps for row in plan if row.experiment not in starts} == {900}
+    others = [row for row in plan if row.experiment not in starts]
+    assert {row.steps for row in others if not row.experiment.endswith("-longer")} == {900}
+    assert {row.steps for row in others if row.experiment.endswith("-longer")} == {500 + 4 * 400}
     models = [row.graph.pretraining(row.model).model for row in plan]
     assert len({(one.encoder, one.weights, one.output_stride) for one in models}) == 1
 
@@ -304,17 +307,20 @@ def test_tables_tell_gain_and_gap_by_seed(study):
     import tables
 
     rows = study.planned(seeds=[0, 1])
-    scores = {"start": (0.2, 0.3), "oracle": (0.6, 0.7), "cbst": (0.3, 0.5)}
+    scores = {"start": (0.2, 0.3), "oracle": (0.6, 0.7), "cbst": (0.3, 0.5), "mixing": (0.3, 0.5)}
+    steps = {"start": 3, "oracle": 9, "cbst": 9, "mixing": 21}
     told = [row for row in rows if row.experiment in scores]
     for row in told:
         measured = dict.fromkeys(study.rows.COLUMNS, "") | {"digest": row.digest, "seed": row.model.seed}
         score = scores[row.experiment][row.model.seed]
         measured |= {"test_miou": score, "val_miou": score, "test_pixel_accuracy": 0.5, "cpu_minutes": 2}
+        measured |= {"steps": steps[row.experiment]}
         study.rows.append(study.csv, measured | {"gpu_minutes": 0})
     text = tables.text(rows, study.read())
-    assert "6 of 10 rows are measured, in 12 CPU-minutes and 0 GPU-minutes." in text
-    line = re.search(r"^\| cbst \|.*", text, re.MULTILINE).group()
-    assert line == "| cbst | 2 | 40.0 ± 14.1 | 40.0 ± 14.1 | +15.0 ± 7.1 | 38 ± 18 % | 50.0 ± 0.0 |  |  | 2.0 |"
+    assert "8 of 10 rows are measured, in 16 CPU-minutes and 0 GPU-minutes." in text
+    for name, gap in {"cbst": "38 ± 18 %", "mixing": ""}.items():  # which has more steps than the oracle
+        line = re.search(rf"^\| {name} \|.*", text, re.MULTILINE).group()
+        assert line == f"| {name} | 2 | 40.0 ± 14.1 | 40.0 ± 14.1 | +15.0 ± 7.1 | {gap} | 50.0 ± 0.0 |  |  | 2.0 |"
 
 
 def test_claims_are_told_by_task_and_of_all_tasks_together(study):

@@ -26,7 +26,7 @@ from selftrain import artifacts, locks
 from selftrain.errors import UserError
 
 ROOT = Path(__file__).parents[2]
-CONFIGS = [ROOT / "configs/benchmark" / name for name in ("headline.yaml", "hybrid.yaml", "ablation.yaml")]
+CONFIGS = [ROOT / f"configs/benchmark/{name}.yaml" for name in ("headline", "hybrid", "ablation", "longer")]
 CSV, PAGE = ROOT / "docs/data/study.csv", ROOT / "docs/results.md"
 
 log = logging.getLogger("study")

@@ -37,6 +37,8 @@ CLAIMS = (
     # What all of it is for: more than as many further steps on the labels alone.
     *(Claim(method, "labels-only", "each paper") for method in ("cbst", "dars", "mlsl", "classmix", "dacs")),
     Claim("curriculum", "two-branches-labels-only", "each paper"),
+    *(Claim(f"{method}-longer", "labels-only-longer", "each paper") for method in ("cbst", "dars", "classmix", "dacs")),
+    Claim("curriculum-longer", "two-branches-labels-only-longer", "each paper"),
     # What the hybrid is for: more than every other method.
     *(
         Claim("hybrid", other, "ours")
