@@ -69,6 +69,7 @@ CLAIMS = (
     Claim("constant-weight", "pixelwise-threshold", "thesis Table 5.1", 1.97),
     Claim("classmix", "soft-labels", "thesis Table 5.1", 1.20),
     Claim("dacs", "intramix", "thesis Table 5.2", 17.06),
+    Claim("dacs-longer", "intramix-longer", "thesis Table 5.2", 17.06),
     Claim("self-training", "two-branches", "curriculum Table 1", 3.2),
     Claim("weighted-loss", "self-training", "curriculum Table 1", 2.6),
     Claim("target-easy-mining", "weighted-loss", "curriculum Table 1", 9.1),
