@@ -318,8 +318,16 @@ def test_tables_tell_gain_and_gap_by_seed(study):
         study.rows.append(study.csv, measured | {"gpu_minutes": 0})
     text = tables.text(rows, study.read())
     assert "8 of 10 rows are measured, in 16 CPU-minutes and 0 GPU-minutes." in text
+    first = (
+        "| test mIoU | drawn |",
+        "|---|---|",
+        "| start | 25.0 ± 7.1 |",
+        "| cbst | 40.0 ± 14.1 |",
+        "| oracle | 65.0 ± 7.1 |",
+    )
+    assert "\n".join(first) in text
     for name, gap in {"cbst": "38 ± 18 %", "mixing": ""}.items():  # which has more steps than the oracle
-        line = re.search(rf"^\| {name} \|.*", text, re.MULTILINE).group()
+        line = re.search(rf"^\| {name} \| 2.*", text, re.MULTILINE).group()
         assert line == f"| {name} | 2 | 40.0 ± 14.1 | 40.0 ± 14.1 | +15.0 ± 7.1 | {gap} | 50.0 ± 0.0 |  |  | 2.0 |"
 
 

@@ -15,6 +15,8 @@ from selftrain.report.figures.style import svg
 
 BEGIN = "<!-- The study's tables: `python benchmarks/study --update` writes what is between here and the end. -->"
 REFERENCES = ("start", "oracle")
+METHODS = ("labels-only", "cbst", "dars", "mlsl", "classmix", "dacs", "curriculum", "dars-sisc", "hybrid")
+"""What the first table compares, with the references."""
 WHAT = {
     "test_miou": "",
     "val_miou": ": val",
@@ -26,11 +28,11 @@ END = "<!-- The end of the study's tables. -->"
 
 
 def text(rows: Sequence[Row], measured: pd.DataFrame) -> str:
-    """A table per task, and one of the claims, as Markdown."""
+    """A table of all tasks, one per task, and one of the claims, as Markdown."""
     table = _joined(rows, measured)
     done = measured[measured.digest.isin({row.digest for row in rows})]
     cost = f"{done.cpu_minutes.sum():.0f} CPU-minutes and {done.gpu_minutes.sum():.0f} GPU-minutes"
-    parts = [f"{len(done)} of {len(rows)} rows are measured, in {cost}."]
+    parts = [f"{len(done)} of {len(rows)} rows are measured, in {cost}.", _overview(table)]
     for task, of_task in table.groupby("task", sort=False):
         parts.append(_task_table(str(task), of_task))
         if of_task.test_miou.notna().any():
@@ -77,6 +79,16 @@ def _joined(rows: Sequence[Row], measured: pd.DataFrame) -> pd.DataFrame:
     ]
     scores = measured.drop(columns=["task", "experiment", "seed"])
     return pd.DataFrame(planned).merge(scores, on="digest", how="left")
+
+
+def _overview(table: pd.DataFrame) -> str:
+    """What the headline's experiments have on the test frames of each task."""
+    tasks = table.task.unique()
+    lines = ["| test mIoU | " + " | ".join(tasks) + " |", "|---|" + "---|" * len(tasks)]
+    for name in (name for name in ("start", *METHODS, "oracle") if name in set(table.experiment)):
+        scores = [table[(table.task == task) & (table.experiment == name)].test_miou for task in tasks]
+        lines.append(f"| {name} | " + " | ".join(_mean(100 * of_task) for of_task in scores) + " |")
+    return "\n".join(lines)
 
 
 def _task_table(task: str, table: pd.DataFrame) -> str:
