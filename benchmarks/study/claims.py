@@ -65,6 +65,8 @@ CLAIMS = (
     Claim("mlsl", "sisc", "MLSL Table 1", 0.3),
     Claim("classmix", "cowmix", "thesis Table 5.1", 0.98),
     Claim("cowmix", "cutmix", "thesis Table 5.1", 1.25),
+    Claim("classmix", "cutmix", "thesis Table 5.1", 2.23),
+    Claim("cowmix-coarse", "cowmix", "ours"),
     Claim("classmix", "constant-weight", "thesis Table 5.1", 0.77),
     Claim("constant-weight", "pixelwise-threshold", "thesis Table 5.1", 1.97),
     Claim("classmix", "soft-labels", "thesis Table 5.1", 1.20),
