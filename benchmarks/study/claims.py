@@ -36,6 +36,7 @@ class Claim:
 CLAIMS = (
     # What all of it is for: more than as many further steps on the labels alone.
     *(Claim(method, "labels-only", "each paper") for method in ("cbst", "dars", "mlsl", "classmix", "dacs")),
+    *(Claim(method, "labels-only", "ours") for method in ("intramix", "dacs-joint")),
     Claim("curriculum", "two-branches-labels-only", "each paper"),
     *(Claim(f"{method}-longer", "labels-only-longer", "each paper") for method in ("cbst", "dars", "classmix", "dacs")),
     Claim("curriculum-longer", "two-branches-labels-only-longer", "each paper"),
@@ -72,6 +73,7 @@ CLAIMS = (
     Claim("classmix", "soft-labels", "thesis Table 5.1", 1.20),
     Claim("dacs", "intramix", "thesis Table 5.2", 17.06),
     Claim("dacs-longer", "intramix-longer", "thesis Table 5.2", 17.06),
+    Claim("dacs-joint", "dacs", "ours"),
     Claim("self-training", "two-branches", "curriculum Table 1", 3.2),
     Claim("weighted-loss", "self-training", "curriculum Table 1", 2.6),
     Claim("target-easy-mining", "weighted-loss", "curriculum Table 1", 9.1),
