@@ -306,7 +306,7 @@ def test_every_committed_row_is_of_the_plan_and_of_equal_steps(plan, study):
 def test_tables_tell_gain_and_gap_by_seed(study):
     import tables
 
-    rows = study.planned(seeds=[0, 1])
+    rows = [row for row in study.planned(seeds=[0, 1]) if row.experiment != "mixing" or row.model.seed == 0]
     scores = {"start": (0.2, 0.3), "oracle": (0.6, 0.7), "cbst": (0.3, 0.5), "mixing": (0.3, 0.5)}
     steps = {"start": 3, "oracle": 9, "cbst": 9, "mixing": 21}
     told = [row for row in rows if row.experiment in scores]
@@ -317,7 +317,7 @@ def test_tables_tell_gain_and_gap_by_seed(study):
         measured |= {"steps": steps[row.experiment]}
         study.rows.append(study.csv, measured | {"gpu_minutes": 0})
     text = tables.text(rows, study.read())
-    assert "8 of 10 rows are measured, in 16 CPU-minutes and 0 GPU-minutes." in text
+    assert "7 of 9 rows are measured, in 14 CPU-minutes and 0 GPU-minutes." in text
     first = (
         "| test mIoU | drawn |",
         "|---|---|",
@@ -326,9 +326,12 @@ def test_tables_tell_gain_and_gap_by_seed(study):
         "| oracle | 65.0 ± 7.1 |",
     )
     assert "\n".join(first) in text
-    for name, gap in {"cbst": "38 ± 18 %", "mixing": ""}.items():  # which has more steps than the oracle
-        line = re.search(rf"^\| {name} \| 2.*", text, re.MULTILINE).group()
-        assert line == f"| {name} | 2 | 40.0 ± 14.1 | 40.0 ± 14.1 | +15.0 ± 7.1 | {gap} | 50.0 ± 0.0 |  |  | 2.0 |"
+    # The last has more steps than the oracle, so its gain is no share of the gap.
+    for line in (
+        "| cbst | 2 | 40.0 ± 14.1 | 40.0 ± 14.1 | +15.0 ± 7.1 | 38 ± 18 % | 50.0 ± 0.0 |  |  | 2.0 |",
+        "| mixing | 1 | 30.0 | 30.0 | +10.0 |  | 50.0 |  |  | 2.0 |",
+    ):
+        assert line in text.splitlines()
 
 
 def test_claims_are_told_by_task_and_of_all_tasks_together(study):

@@ -108,7 +108,7 @@ def _line(name: str, table: pd.DataFrame) -> str:
     start, oracle = _by_seed(table, own.start.iloc[0]), _by_seed(table, "oracle")
     gain = 100 * (own.test_miou - start.test_miou) if own.start.iloc[0] else pd.Series(dtype=float)
     gap = gain / (oracle.test_miou - start.test_miou) if len(gain) else gain
-    gap = gap[own.steps == oracle.steps]  # of others it would say what more steps do, too
+    gap = gap[own.steps.eq(oracle.steps).reindex(gap.index)]  # of others it would say what more steps do, too
     cells = [
         _mean(100 * own.val_miou),
         _mean(100 * own.test_miou),
