@@ -143,7 +143,7 @@ def predictor(network, branches, how, **options):
 @with_and_without_prior
 def test_branches_predict_by_their_mean_before_softmax_and_vote_each_for_its_own(branches, size, prior):
     network, images = branched(branches), noise()
-    found = predictor(network, branches, {}, prior=prior)(images, ["a", "b"], size)
+    found = predictor(network, branches, {}, prior=prior)(images, ["a", "b"], size).decided()
     with torch.inference_mode():
         said = network(images, apart=True).branches
         weight = 0 if prior is None else at_size(prior, size).log()
@@ -172,7 +172,7 @@ def brute_scores(network, images, how, prior):
 @with_and_without_prior
 def test_a_branch_votes_for_the_class_of_its_own_averaged_probabilities(branches, how, prior):
     network, images = branched(branches), noise()
-    found = predictor(network, branches, how, prior=prior)(images, ["a", "b"], SIZE)
+    found = predictor(network, branches, how, prior=prior)(images, ["a", "b"], SIZE).decided()
     alone = (One(network, at, full="patches" in how) for at in (None, *range(branches)))
     whole, *each = (brute_scores(one, images, how, prior) for one in alone)
     leads = [np.diff(np.sort(scores, 1)[:, -2:], axis=1)[:, 0] / scores.sum(1) for scores in (whole, *each)]
@@ -181,7 +181,7 @@ def test_a_branch_votes_for_the_class_of_its_own_averaged_probabilities(branches
     assert (found.classes.numpy() == whole.argmax(1))[sure].all()
     assert (found.agreement.numpy() == most_frequent([scores.argmax(1) for scores in each]))[sure].all()
     assert len(np.unique(found.agreement[torch.from_numpy(sure)])) == branches
-    alone = predictor(network, 1, how, prior=prior)(images, ["a", "b"], SIZE)
+    alone = predictor(network, 1, how, prior=prior)(images, ["a", "b"], SIZE).decided()
     assert alone.agreement is None and torch.equal(alone.classes, found.classes)
     assert (alone.bins - found.bins).abs().max() <= 1
 
@@ -189,8 +189,8 @@ def test_a_branch_votes_for_the_class_of_its_own_averaged_probabilities(branches
 @every_how
 def test_thresholds_change_classes_but_no_vote(how):
     network, images, thresholds = branched(3), noise(), torch.tensor([0.9, 0.2, 0.5, torch.inf])
-    plain = predictor(network, 3, how)(images, ["a", "b"], SIZE)
-    chosen = predictor(network, 3, how, thresholds=thresholds)(images, ["a", "b"], SIZE)
+    plain = predictor(network, 3, how)(images, ["a", "b"], SIZE).decided()
+    chosen = predictor(network, 3, how, thresholds=thresholds)(images, ["a", "b"], SIZE).decided()
     assert torch.equal(plain.agreement, chosen.agreement) and (plain.classes != chosen.classes).any()
 
 
@@ -209,10 +209,10 @@ def test_agreement_is_counted_only_where_asked_and_where_there_are_branches(task
         load_predictor(task / f"{branches}.safetensors", InferenceSettings(**how), CPU, count_agreement=counted)
         for branches, counted in ((2, True), (2, False), (1, True))
     )
-    found, plain = (one(noise(), ["a", "b"], SIZE) for one in (asked, unasked))
+    found, plain = (one(noise(), ["a", "b"], SIZE).decided() for one in (asked, unasked))
     assert torch.equal(found.classes, plain.classes) and (found.bins - plain.bins).abs().max() <= 1
     assert plain.agreement is None and found.agreement.unique().tolist() == [1, 2]
-    assert single.branches == 1 and single(noise(), ["a", "b"], SIZE).agreement is None
+    assert single.branches == 1 and single(noise(), ["a", "b"], SIZE).decided().agreement is None
 
 
 def test_decoders_of_a_segmenter_are_its_branches(tmp_path):
@@ -223,7 +223,7 @@ def test_decoders_of_a_segmenter_are_its_branches(tmp_path):
             parameter.data.normal_(0, 3)
     files.save(tmp_path / "model.safetensors", segmenter, told, tiny.CLASSES, step=0)
     counting = load_predictor(tmp_path / "model.safetensors", InferenceSettings(), CPU, count_agreement=True)
-    found = counting(noise(), ["a", "b"], SIZE)
+    found = counting(noise(), ["a", "b"], SIZE).decided()
     with torch.inference_mode():
         votes = [upsampled(logits, SIZE).argmax(1) for logits in segmenter(noise(), apart=True).branches]
     assert (found.agreement.numpy() == most_frequent(votes)).all() and len(found.agreement.unique()) > 1
@@ -299,7 +299,7 @@ def test_a_shard_holds_what_the_predictor_counts(task, tmp_path, branches):
     counting = load_predictor(task / f"{branches}.safetensors", InferenceSettings(), CPU, count_agreement=True)
     table = read_images(task / "unlabeled/images.csv").set_index("image")
     for name, (classes, bins, agreement) in run.planes().items():
-        found = counting(to_tensor(read_image(table.image_file[name]))[None], [name], classes.shape)
+        found = counting(to_tensor(read_image(table.image_file[name]))[None], [name], classes.shape).decided()
         assert (found.classes[0].numpy() == classes).all() and (found.agreement[0].numpy() == agreement).all()
         assert np.abs(found.bins[0].numpy() - bins.astype(int)).max() <= 1  # an image alone is no batch: floats round
     with Predictions(run.predicted[0]) as shard:

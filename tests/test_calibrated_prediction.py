@@ -103,7 +103,9 @@ def bytes_of(count, size):
 def test_each_view_is_calibrated(network, calibrator, how, with_prior):
     images, size = bytes_of(2, (14, 18)), (17, 23)
     prior = torch.from_numpy(np.random.default_rng(3).gamma(2, 1, (4, 5, 9)).astype(np.float32)) if with_prior else None
-    decided = Predictor(network, 4, InferenceSettings(**how), prior=prior, calibrator=calibrator)(images, "ab", size)
+    decided = Predictor(network, 4, InferenceSettings(**how), prior=prior, calibrator=calibrator)(
+        images, "ab", size
+    ).decided()
     flips = (False, True) if how else (False,)
     sums, sure = views(network, images / 255, size, calibrator, how.get("scales", (1.0,)), flips)
     assert_agrees(decided, sums * (1 if prior is None else interpolated(prior.double().numpy(), size)), sure)
@@ -121,7 +123,7 @@ def test_each_patch_is_calibrated(calibrator, with_prior):
     image, size = bytes_of(1, (17, 23)), (17, 23)
     prior = torch.from_numpy(np.random.default_rng(3).gamma(2, 1, (4, 5, 9)).astype(np.float32)) if with_prior else None
     how = InferenceSettings(patches=PatchSettings(size=(6, 9), count=11), flip=True)
-    decided = Predictor(Colors(), 4, how, prior=prior, calibrator=calibrator)(image, ["a"], size)
+    decided = Predictor(Colors(), 4, how, prior=prior, calibrator=calibrator)(image, ["a"], size).decided()
     sums, sure = slow(calibrator, Colors()(image.double()).double())
     assert_agrees(decided, sums * (1 if prior is None else interpolated(prior.double().numpy(), size)), sure)
 
@@ -131,7 +133,9 @@ def test_no_calibrator_changes_no_bit(network):
     plain, none = (Predictor(network, 4, InferenceSettings(), **more) for more in ({}, {"calibrator": NONE}))
     assert all(
         torch.equal(*pair)
-        for pair in zip(plain(images, "ab", (14, 18))[:2], none(images, "ab", (14, 18))[:2], strict=True)
+        for pair in zip(
+            plain(images, "ab", (14, 18)).decided()[:2], none(images, "ab", (14, 18)).decided()[:2], strict=True
+        )
     )
     logits = torch.randn(1, 3, 2, 2)
     assert NONE.logits(logits) is logits and NONE.probabilities(logits) is logits
@@ -154,7 +158,9 @@ class Branched(torch.nn.Module):
 def test_branches_are_calibrated_as_the_network_is(network, calibrator):
     images, size = bytes_of(2, (14, 18)), (17, 23)
     told = {"classes": 4, "settings": InferenceSettings(), "calibrator": calibrator}
-    alone, voted = (Predictor(Branched(network), branches=branches, **told)(images, "ab", size) for branches in (1, 2))
+    alone, voted = (
+        Predictor(Branched(network), branches=branches, **told)(images, "ab", size).decided() for branches in (1, 2)
+    )
     assert torch.equal(alone.classes, voted.classes) and torch.equal(alone.bins, voted.bins)
     logits = F.interpolate(network.double()(images.double() / 255), size, mode="bilinear").detach()
     (one, sure), (other, certain) = (slow(calibrator, factor * logits) for factor in (1, 0.2))
@@ -198,7 +204,7 @@ def test_a_shard_is_calibrated_and_names_the_calibrator(data, tmp_path, name):
         assert shard.attributes["mode"] == prediction.mode
         for position, path in enumerate(pd.read_csv(images).image_file):
             image = to_tensor(read_image(path))[None]
-            expected = predictor(image, ["a"], tuple(image.shape[2:]))
+            expected = predictor(image, ["a"], tuple(image.shape[2:])).decided()
             assert all((a == b[0].numpy()).all() for a, b in zip(shard.read(position), expected[:2], strict=True))
 
 

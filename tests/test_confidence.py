@@ -14,7 +14,7 @@ from selftrain.confidence import (
 )
 from selftrain.errors import UserError
 from selftrain.predict.confidence import UNDEFINED, decide, decide_probabilities
-from selftrain.predict.forward import Decided
+from selftrain.predict.forward import Decided, Pending
 
 torch.set_num_threads(1)
 
@@ -116,8 +116,8 @@ def test_logits_without_log_odds_are_an_error(bad):
     classes, bins = decide(logits)
     assert bins[1, 3, 4] == UNDEFINED and (bins == UNDEFINED).sum() == 1
     with pytest.raises(UserError, match="logits for b;"):
-        Decided(classes, bins).on_host(["a", "b", "c"])
-    planes = sound.on_host(["a", "b", "c"])
+        Pending(lambda: Decided(classes, bins)).on_host(["a", "b", "c"])
+    planes = Pending(lambda: sound).on_host(["a", "b", "c"])
     assert planes.bins.dtype == np.uint16 and (planes.bins == sound.bins.numpy()).all() and planes.agreement is None
 
 

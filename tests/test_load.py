@@ -100,7 +100,7 @@ model = lambda images: network(images.float() / 255)
 predictor = Predictor(model, 19, InferenceSettings(patches=patches))
 image = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (1, 3, side, side), np.uint8))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-decided = predictor(image, ["a"], (side, side))
+decided = predictor(image, ["a"], (side, side)).decided()
 assert decided.classes.shape == (1, side, side) and int(decided.bins.min()) >= 0
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 """

@@ -209,7 +209,9 @@ def test_the_mean_of_equals_is_what_they_say(image, patch, count, whole, flip, s
     expected = Constant.LOGITS.softmax(0)[:, None, None].expand(4, *image)
     mean = means_of(Constant(), noise(image), patches, 4, flip=flip, scales=scales)
     torch.testing.assert_close(mean, expected, atol=1e-6, rtol=0)
-    classes, bins, *_ = predictor(Constant(), 4, patches, flip=flip, scales=scales)(noise(image)[None], ["a"], image)
+    classes, bins, _ = predictor(Constant(), 4, patches, flip=flip, scales=scales)(
+        noise(image)[None], ["a"], image
+    ).decided()
     assert classes.shape == bins.shape == (1, *image) and (classes == 2).all()
     assert np.abs(bins.numpy() - bins_of(expected.double().numpy())).max() <= 1
 
@@ -220,7 +222,7 @@ def test_patches_that_agree_predict_as_one_view(image, patch, count, seed, whole
     pixels = noise(image, seed)
     pixels[0] = pixels[0] // 43 * 20  # 0 to 100: the last is of no class
     patches = PatchSettings(size=patch, count=count, whole_image=whole)
-    one, several = (predictor(Content(), 5, how)(pixels[None], ["a"], image) for how in (None, patches))
+    one, several = (predictor(Content(), 5, how)(pixels[None], ["a"], image).decided() for how in (None, patches))
     assert (one[0] == pixels[0] // 20 * (pixels[0] < 100)).all()
     assert torch.equal(one[0], several[0])
     assert (one[1] - several[1]).abs().max() <= 1
@@ -237,7 +239,7 @@ def test_the_mean_is_that_of_patches_predicted_on_their_own(image, patch, count,
     expected = brute_mean(Place(), pixels, patches, flip=flip)
     mean = means_of(Place(), pixels, patches, 3, flip=flip)
     np.testing.assert_allclose(mean, expected, atol=2e-6)
-    classes, bins, *_ = predictor(Place(), 3, patches, flip=flip)(pixels[None], ["a"], image)
+    classes, bins, _ = predictor(Place(), 3, patches, flip=flip)(pixels[None], ["a"], image).decided()
     top = np.sort(expected, 0)
     sure = top[-1] - top[-2] > 1e-5
     assert (classes[0].numpy() == expected.argmax(0))[sure].all()
@@ -261,7 +263,7 @@ def test_a_mirrored_view_is_turned_back():
     pixels = noise((13, 17))
     expected = (pixels.double() / 40 + 1).softmax(0)
     for how in ({"flip": True}, {"flip": True, "patches": PatchSettings(size=(6, 7), count=20, whole_image=True)}):
-        classes, bins, *_ = predictor(PlusOne(), 3, **how)(pixels[None], ["a"], (13, 17))
+        classes, bins, _ = predictor(PlusOne(), 3, **how)(pixels[None], ["a"], (13, 17)).decided()
         assert (classes[0] == expected.argmax(0)).all()
         assert np.abs(bins[0].numpy() - bins_of(expected.numpy())).max() <= 1
 
@@ -281,7 +283,7 @@ def test_scores_of_another_size(size):
     pixels, patches = noise((12, 15)), PatchSettings(size=(6, 6), count=9)
     means = torch.from_numpy(brute_mean(Place(), pixels, patches))
     expected = F.interpolate(means[None], size, mode="bilinear", align_corners=False)[0].numpy()
-    classes, bins, *_ = predictor(Place(), 3, patches)(pixels[None], ["a"], size)
+    classes, bins, _ = predictor(Place(), 3, patches)(pixels[None], ["a"], size).decided()
     top = np.sort(expected, 0)
     assert (classes[0].numpy() == expected.argmax(0))[top[-1] - top[-2] > 1e-5].all()
     assert np.abs(bins[0].numpy() - bins_of(expected)).max() <= 1
@@ -304,11 +306,11 @@ def test_memory_decides_how_many_patches_pass_together_and_nothing_else(scales, 
     assert 4 * 64 * 60 * 90 > 2**20  # the sums of the smallest setting are those that exceed it
     expected = means_of(Conv(network), pixels, large, 64, scales=scales)
     torch.testing.assert_close(means_of(Conv(network), pixels, small, 64, scales=scales), expected, atol=1e-6, rtol=0)
-    one = predictor(Conv(network), 64, large, scales=scales)(pixels[None], ["a"], (60, 90))
+    one = predictor(Conv(network), 64, large, scales=scales)(pixels[None], ["a"], (60, 90)).decided()
     for together, batches in passes.items():
         recorder = Recorder(Conv(network))
         patches = every.model_copy(update={"memory": memory_for(together, every, 64)})
-        classes, bins, *_ = predictor(recorder, 64, patches, scales=scales)(pixels[None], ["a"], (60, 90))
+        classes, bins, _ = predictor(recorder, 64, patches, scales=scales)(pixels[None], ["a"], (60, 90)).decided()
         assert [len(views) for views in recorder.seen] == batches
         assert torch.equal(classes, one[0]) and (bins - one[1]).abs().max() <= 1
 
@@ -320,7 +322,7 @@ def test_a_segmenter_says_the_same_whatever_passes_together(tmp_path):
     for memory in (1, 512):
         recorder = Recorder(network)
         patches = PatchSettings(size=(96, 160), count=5, memory=memory)
-        found.append(predictor(recorder, 3, patches)(noise((130, 190))[None], ["a"], (130, 190)))
+        found.append(predictor(recorder, 3, patches)(noise((130, 190))[None], ["a"], (130, 190)).decided())
         assert [len(views) for views in recorder.seen] == ([1] * 5 if memory == 1 else [5])
     (classes, bins, *_), (others, other_bins, *_) = found
     assert torch.equal(classes, others) and (bins - other_bins).abs().max() <= 1
@@ -362,12 +364,12 @@ def test_an_image_whose_logits_are_nan_is_named(combine, count):
 def test_the_places_are_those_of_the_image_and_the_seed_whatever_is_beside_it():
     images = torch.stack([noise((12, 16))] * 3)
     how = predictor(Place(), 3, PatchSettings(size=(5, 6), count=8))
-    classes, bins, *_ = how(images, ["a", "b", "c"], (12, 16))
+    classes, bins, _ = how(images, ["a", "b", "c"], (12, 16)).decided()
     for position, name in enumerate("abc"):
-        alone = how(images[position : position + 1], [name], (12, 16))
+        alone = how(images[position : position + 1], [name], (12, 16)).decided()
         assert torch.equal(alone[0][0], classes[position]) and torch.equal(alone[1][0], bins[position])
     assert not torch.equal(bins[0], bins[1])
-    assert not torch.equal(dataclasses.replace(how, seed=4)(images, ["a", "b", "c"], (12, 16))[1], bins)
+    assert not torch.equal(dataclasses.replace(how, seed=4)(images, ["a", "b", "c"], (12, 16)).decided()[1], bins)
 
 
 def read_all(paths):

@@ -1,5 +1,6 @@
 import copy
 import time
+from threading import get_ident
 
 import numpy as np
 import pandas as pd
@@ -22,6 +23,7 @@ from selftrain.data.reading import read_image
 from selftrain.errors import UserError
 from selftrain.models import files
 from selftrain.models.segmenter import Segmenter
+from selftrain.predict import forward
 from selftrain.predict.folder import predict_folder
 from selftrain.predict.forward import Predictor, load_predictor
 from selftrain.predict.stage import predict_shard
@@ -84,7 +86,7 @@ def brute_average(network, images, scales, flips, size):
 def test_averaging_is_the_mean_of_all_views(network, scales, flip, size):
     images = torch.randint(0, 256, (2, 3, 20, 26), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
     predictor = Predictor(network, 4, InferenceSettings(scales=scales, flip=flip))
-    classes, bins, *_ = predictor(images, ["a", "b"], size)
+    classes, bins, _ = predictor(images, ["a", "b"], size).decided()
     sums = brute_average(network, images / 255, scales, (False, True) if flip else (False,), size)
     top = np.sort(sums, 1)
     close = top[:, -1] - top[:, -2] < 1e-5
@@ -98,7 +100,7 @@ def test_a_flip_is_undone(network):
     """A network that sees only columns: the average of both views is symmetric where the image is."""
     images = torch.randint(0, 128, (1, 3, 12, 13), dtype=torch.uint8)
     symmetric = images + images.flip(-1)
-    _, bins, *_ = Predictor(network, 4, InferenceSettings(flip=True))(symmetric, ["a"], (12, 13))
+    _, bins, _ = Predictor(network, 4, InferenceSettings(flip=True))(symmetric, ["a"], (12, 13)).decided()
     assert torch.equal(bins, bins.flip(-1))
 
 
@@ -176,6 +178,24 @@ def test_threads_that_end_in_another_order_change_no_byte(tmp_path, model, mixed
     assert files[0] == files[1] == files[2]
 
 
+def test_a_cpu_decides_an_image_at_a_time_beside_the_network(tmp_path, model, mixed, monkeypatch):
+    decide, segment, decided, seen = forward.decide, Segmenter.forward, [], []
+
+    def deciding(logits, thresholds):
+        decided.append((get_ident(), len(logits)))
+        return decide(logits, thresholds)
+
+    def segmenting(self, images, **options):
+        seen.append(get_ident())
+        return segment(self, images, **options)
+
+    monkeypatch.setattr(forward, "decide", deciding)
+    monkeypatch.setattr(Segmenter, "forward", segmenting)
+    predicted(tmp_path, model, mixed, 1)
+    assert set(seen) == {get_ident()} and get_ident() not in {thread for thread, _ in decided}
+    assert [images for _, images in decided] == [1] * len(SIZES)
+
+
 def test_a_shard_says_which_model_made_it_and_counts_its_pixels(tmp_path, model, mixed):
     found, histogram = predicted(tmp_path, model, mixed, 1, read={"size": (16, 24)})
     with Predictions(tmp_path / "1-0.h5") as shard:
@@ -219,7 +239,9 @@ def test_masks_of_a_folder(tmp_path, model, folder, size):
     for image, name in MASKS.items():
         mask, own = Image.open(output / name), read_image(folder / image)
         assert mask.mode == "P" and mask.getpalette() == palette(3)
-        classes, bins, *_ = predictor(to_tensor(read_image(folder / image, size))[None], [image], own.shape[:2])
+        classes, bins, _ = predictor(
+            to_tensor(read_image(folder / image, size))[None], [image], own.shape[:2]
+        ).decided()
         assert (np.asarray(mask) == classes[0].numpy()).all()
         gray = Image.open(output / name.replace(".png", ".confidence.png"))
         expected = 255 / (1 + np.exp(-log_odds_of(bins[0].numpy())))

@@ -119,7 +119,7 @@ def test_a_model_predicts_the_image_now(results, tmp_path):
         model, file = results / f"data/{branches}.safetensors", results / "data/unlabeled/images/unlabeled-2.png"
         found = load_predictor(model, InferenceSettings(), CPU, count_agreement=True)(
             to_tensor(read_image(file))[None], ["a"], SIZES[2]
-        )
+        ).decided()
         shown = _shown(model, str(file), None)
         photo, drawn, confidence, *share = panels(draw(shown))
         assert (photo == read_image(file)).all() and shown.name == "unlabeled-2.png"
@@ -269,7 +269,7 @@ def test_agreement_beside_masks_of_a_folder(results, tmp_path, branches):
     counting = load_predictor(model, InferenceSettings(), CPU, count_agreement=True)
     for number, size in enumerate(SIZES):
         pixels = to_tensor(read_image(images / f"unlabeled-{number}.png"))[None]
-        agreement = counting(pixels, ["a"], size).agreement[0].numpy()
+        agreement = counting(pixels, ["a"], size).decided().agreement[0].numpy()
         with Image.open(tmp_path / f"unlabeled-{number}.agreement.png") as gray:
             said = np.asarray(gray)
         assert said.dtype == np.uint8 and (said == np.rint(255 * (agreement / branches))).all()

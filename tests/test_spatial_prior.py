@@ -141,7 +141,7 @@ def test_where_nothing_is_labeled_the_prediction_stays(statistics, smoothing):
     np.testing.assert_allclose(factors[:2, *inner], 1, atol=1e-3)
     network = Same(torch.tensor([1.0, 3.0, -6.0]))
     with_prior, plain = (predictor(network, prior) for prior in (torch.from_numpy(factors), None))
-    (classes, bins, *_), (expected, near, *_) = (one(pixels(MAP), ["a"], MAP) for one in (with_prior, plain))
+    (classes, bins, _), (expected, near, _) = (one(pixels(MAP), ["a"], MAP).decided() for one in (with_prior, plain))
     assert torch.equal(classes[0, *inner], expected[0, *inner]) and (classes != expected).any()
     assert (bins - near)[0, *inner].abs().max() <= 2
 
@@ -228,10 +228,10 @@ def test_probabilities_are_multiplied_by_the_factors(how, grid):
     """On a grid of the image's own size, and on one that is coarser and finer."""
     prior = torch.from_numpy(np.random.default_rng(0).gamma(0.5, 2, (3, *grid)).astype(np.float32)).clamp(min=LEAST)
     image, size = pixels((17, 23)), (17, 23)
-    found = predictor(Own(), prior, **how)(image, ["a"], size)
+    found = predictor(Own(), prior, **how)(image, ["a"], size).decided()
     probabilities = (image[0].double() / 40).softmax(0).numpy()
     assert agrees([part[0] for part in found[:2]], probabilities, interpolated(prior.double().numpy(), size))
-    plain = predictor(Own(), None, **how)(image, ["a"], size)
+    plain = predictor(Own(), None, **how)(image, ["a"], size).decided()
     assert agrees([part[0] for part in plain[:2]], probabilities, 1.0) and (plain[0] != found[0]).any()
 
 
@@ -239,17 +239,17 @@ def test_probabilities_are_multiplied_by_the_factors(how, grid):
 @pytest.mark.parametrize("level", [1.0, 0.3])
 def test_a_flat_prior_says_nothing(how, level):
     image = pixels((17, 23))
-    flat = predictor(Own(), torch.full((3, *MAP), level), **how)(image, ["a"], (17, 23))
-    plain = predictor(Own(), None, **how)(image, ["a"], (17, 23))
+    flat = predictor(Own(), torch.full((3, *MAP), level), **how)(image, ["a"], (17, 23)).decided()
+    plain = predictor(Own(), None, **how)(image, ["a"], (17, 23)).decided()
     assert torch.equal(flat[0], plain[0]) and (flat[1] - plain[1]).abs().max() <= 1
 
 
 @pytest.mark.parametrize("how", HOWS)
 def test_the_ambiguous_follow_the_prior_and_the_certain_do_not(statistics, how):
     prior, size = torch.from_numpy(read(statistics, 0.02)), (32, 64)
-    classes, *_ = predictor(Same(torch.tensor([0.0, 0.1, -20.0])), prior, **how)(pixels(size), ["a"], size)
+    classes, *_ = predictor(Same(torch.tensor([0.0, 0.1, -20.0])), prior, **how)(pixels(size), ["a"], size).decided()
     assert (classes[0, :10] == 0).all() and (classes[0, 20:] == 1).all()
-    certain = predictor(Same(torch.tensor([0.0, 20.0, 0.0])), prior, **how)(pixels(size), ["a"], size)
+    certain = predictor(Same(torch.tensor([0.0, 20.0, 0.0])), prior, **how)(pixels(size), ["a"], size).decided()
     assert (certain[0] == 1).all() and certain[1][0, 20:].min() > certain[1][0, :9].max()
 
 

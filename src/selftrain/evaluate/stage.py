@@ -20,7 +20,7 @@ from selftrain.evaluate.groups import read_groups
 from selftrain.evaluate.scores import confusion
 from selftrain.evaluate.sizes import OCTAVES, by_size, size_table
 from selftrain.evaluate.tables import confusion_table, metrics_table
-from selftrain.predict.forward import Decided, Predictor, load_predictor
+from selftrain.predict.forward import Pending, Predictor, load_predictor
 from selftrain.progress import followed
 from selftrain.settings.prediction import EvaluatedSplit, EvaluateStageSettings
 
@@ -80,8 +80,8 @@ def evaluate_split(
     objects = np.zeros((classes, OCTAVES, 3), np.int64)
     sizes = working_sizes(table, split.score_size)
 
-    def score(positions: Sequence[int], names: Sequence[str], decided: Decided) -> None:
-        with decided.awaited(names):
+    def score(positions: Sequence[int], names: Sequence[str], pending: Pending) -> None:
+        with pending.awaited(names) as decided:
             masks = decided.classes.cpu().numpy()
         for mask, position in zip(masks, positions, strict=True):
             truth = read_label(table.label_file.iloc[position], read, sizes[position])

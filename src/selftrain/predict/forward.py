@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import product
@@ -54,12 +54,23 @@ class Decided(NamedTuple):
     """Of confidence, int32 (B, H, W); `UNDEFINED` where logits are not finite."""
     agreement: Tensor | None = None
     """How many branches name the most frequent class, uint8 (B, H, W), where that is counted."""
+
+
+@dataclass(frozen=True, eq=False)
+class Pending:
+    """A batch that the network has seen. What is left to do is done where it is awaited, in whatever thread.
+
+    Attributes:
+        decided: does it, once; of a GPU, which has been asked for all of it, it gives what will be there.
+        ready: of a GPU: when it is done.
+    """
+
+    decided: Callable[[], Decided]
     ready: torch.cuda.Event | None = None
-    """Of a GPU: when it is done with it."""
 
     @contextmanager
     def awaited(self, names: Sequence[str]) -> Iterator[Decided]:
-        """It as it is when the device is done with it, and sound.
+        """What is decided, when the device is done with it, and sound.
 
         What a GPU is asked for in the block, it does beside what it has been given to do since.
 
@@ -69,21 +80,22 @@ class Decided(NamedTuple):
         Raises:
             UserError: logits of images, which it names, are not finite.
         """
+        decided = self.decided()
         with ExitStack() as stack:
             if self.ready is not None:
-                beside = torch.cuda.Stream(self.bins.device)
+                beside = torch.cuda.Stream(decided.bins.device)
                 beside.wait_event(self.ready)
                 stack.enter_context(torch.cuda.stream(beside))
-            lowest = self.bins.flatten(1).amin(1).tolist()
+            lowest = decided.bins.flatten(1).amin(1).tolist()
             if bad := [name for name, bin in zip(names, lowest, strict=True) if bin == UNDEFINED]:
                 raise UserError(f"NaN or infinite logits for {', '.join(bad)}; has the training diverged?")
-            yield self
+            yield decided
 
     def on_host(self, names: Sequence[str]) -> Planes:
         """What is `awaited`, copied."""
-        with self.awaited(names):
-            agreement = None if self.agreement is None else self.agreement.cpu().numpy()
-            return Planes(self.classes.cpu().numpy(), self.bins.cpu().numpy().astype(np.uint16), agreement)
+        with self.awaited(names) as (classes, bins, agreement):
+            agreeing = None if agreement is None else agreement.cpu().numpy()
+            return Planes(classes.cpu().numpy(), bins.cpu().numpy().astype(np.uint16), agreeing)
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,7 +128,7 @@ class Predictor:
     calibrator: Calibrator = NONE
 
     @torch.inference_mode()
-    def __call__(self, images: Tensor, names: Sequence[str], size: Size) -> Decided:
+    def __call__(self, images: Tensor, names: Sequence[str], size: Size) -> Pending:
         """What is predicted of a batch.
 
         Args:
@@ -124,21 +136,30 @@ class Predictor:
             names: of the B images.
             size: height and width of the result.
         """
-        decided = self._decided(images, names, size)
-        return decided._replace(ready=torch.cuda.current_stream().record_event()) if images.is_cuda else decided
-
-    def _decided(self, images: Tensor, names: Sequence[str], size: Size) -> Decided:
         if self.settings.patches is not None:
-            each = [self._decide_patched(image, name, size) for image, name in zip(images, names, strict=True)]
-            classes, bins, agreeing, _ = zip(*each, strict=True)
-            return Decided(torch.cat(classes), torch.cat(bins), None if self.branches == 1 else torch.cat(agreeing))
-        if self._views != [(1.0, False)] or self.calibrator.of_probabilities:
-            return self._decide(self._probabilities(images, size), size)
-        whole, *branches = self._logits(images)
-        prior = 0 if self.prior is None else at_size(self.prior, size).log()
-        votes = [top_classes(_at(logits, size) + prior) for logits in branches]
-        logits = _at(whole, size)
-        return self._counted(decide(logits if self.prior is None else logits + prior, self.thresholds), votes)
+            each = zip(images, names, strict=True)
+            decided = _joined([self._decide_patched(image, name, size) for image, name in each])
+        elif self._views != [(1.0, False)] or self.calibrator.of_probabilities:
+            decided = self._decide(self._probabilities(images, size), size)
+        else:
+            said = self._logits(images)
+            prior = None if self.prior is None else at_size(self.prior, size).log()
+            if not images.is_cuda:
+                return Pending(lambda: self._decide_in_turn(said, size, prior))
+            decided = self._decide_logits(said, size, prior)
+        return Pending(lambda: decided, torch.cuda.current_stream().record_event() if images.is_cuda else None)
+
+    @torch.inference_mode()
+    def _decide_in_turn(self, said: Sequence[Tensor], size: Size, prior: Tensor | None) -> Decided:
+        """One image after the other, so that a CPU does not hold the enlarged logits of all."""
+        each = zip(*(logits.split(1) for logits in said), strict=True)
+        return _joined([self._decide_logits(image, size, prior) for image in each])
+
+    def _decide_logits(self, said: Sequence[Tensor], size: Size, prior: Tensor | None) -> Decided:
+        """What logits (B, C, h, w), the network's and those of each branch, say at a size."""
+        each = (_at(logits, size) if prior is None else _at(logits, size) + prior for logits in said)
+        decided = decide(next(each), self.thresholds)
+        return self._counted(decided, [top_classes(logits) for logits in each])
 
     @property
     def _views(self) -> list[tuple[float, bool]]:
@@ -187,16 +208,11 @@ class Predictor:
         )
         if self.prior is not None or tuple(image.shape[1:]) != size:  # neither is made in parts
             return self._decide(torch.cat(list(bands), 1)[None], size)
-        decided = [self._decide(band[None], (band.shape[1], size[1])) for band in bands]
-        classes, bins, agreeing, _ = zip(*decided, strict=True)
-        return Decided(
-            torch.cat(classes, 1), torch.cat(bins, 1), None if self.branches == 1 else torch.cat(agreeing, 1)
-        )
+        return _joined([self._decide(band[None], (band.shape[1], size[1])) for band in bands], 1)
 
     def _decide(self, means: Tensor, size: Size) -> Decided:
         """What mean probabilities (B, S·C, h, w) say, on whatever device they are."""
-        means = means if means.shape[-2:] == size else _at(means, size)
-        sets = list(means.split(self.classes, 1))
+        sets = list(_at(means, size).split(self.classes, 1))
         if self.prior is not None:
             prior = at_size(self.prior, size).to(means.device)
             sets = [one * prior for one in sets]
@@ -247,6 +263,16 @@ def load_predictor(
     )
 
 
+def _joined(parts: Sequence[Decided], dimension: int = 0) -> Decided:
+    """What is decided of images, or of bands of one."""
+    classes, bins, agreeing = zip(*parts, strict=True)
+    agreement = None if agreeing[0] is None else torch.cat(agreeing, dimension)
+    return Decided(torch.cat(classes, dimension), torch.cat(bins, dimension), agreement)
+
+
 def _at(scores: Tensor, size: Size) -> Tensor:
     """Float32 scores at the wanted size, one class behind the other, which is how deciding is fast on a CPU."""
-    return F.interpolate(scores.float().contiguous(), size=size, mode="bilinear", align_corners=False)
+    scores = scores.float().contiguous()
+    if scores.shape[-2:] == size:
+        return scores
+    return F.interpolate(scores, size=size, mode="bilinear", align_corners=False)

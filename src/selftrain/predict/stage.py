@@ -18,7 +18,7 @@ from selftrain.data.tables import read_images, working_sizes
 from selftrain.devices import leased_device
 from selftrain.errors import UserError
 from selftrain.models import files
-from selftrain.predict.forward import Decided, load_predictor
+from selftrain.predict.forward import Pending, load_predictor
 from selftrain.predict.spatial_prior import read_spatial_prior
 from selftrain.predict.writer import Packed, PredictionWriter
 from selftrain.progress import followed
@@ -84,19 +84,19 @@ def predict_shard(
             }
             | ({} if calibrator is None else {"calibrator": artifacts.digest_file(calibrator)}),
         )
-        # Images are read, and what is predicted of them is written, while the network works.
+        # Images are read, and what the network says of them is decided and written, while it works on others.
         with writer, Behind(threads) as behind:
             batches = batched(table, read.size, settings.batch_size, positions, read.pixels, threads)
             for batch in followed(batches, "predict", len(positions), size=len):
                 names = [table.image[position] for position in batch.positions]
-                decided = predictor(batch.on(device), names, sizes[batch.positions[0]])
+                pending = predictor(batch.on(device), names, sizes[batch.positions[0]])
                 places = [position - positions.start for position in batch.positions]
-                behind(_packed, writer, places, names, decided, then=partial(_write, writer))
+                behind(_packed, writer, places, names, pending, then=partial(_write, writer))
 
 
-def _packed(writer: PredictionWriter, places: Sequence[int], names: Sequence[str], decided: Decided) -> list[Packed]:
-    """What is predicted of a batch, once the device has it, ready to be written."""
-    with decided.awaited(names) as (classes, bins, agreement, _):
+def _packed(writer: PredictionWriter, places: Sequence[int], names: Sequence[str], pending: Pending) -> list[Packed]:
+    """What is predicted of a batch, decided and ready to be written."""
+    with pending.awaited(names) as (classes, bins, agreement):
         return [
             writer.pack(place, classes[at], bins[at], None if agreement is None else agreement[at])
             for at, place in enumerate(places)
