@@ -19,7 +19,7 @@ from selftrain.data.tables import working_sizes
 from selftrain.settings.data import PixelSettings, WorkingSize
 
 AHEAD = 2
-"""Batches of images read while another is predicted."""
+"""Batches of images that may lie read while another is predicted; beside them, one image is at work in each reader."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,8 @@ def batched(
     def read(position: int) -> np.ndarray:
         return read_image(files[position], sizes[position], pixels)
 
-    read_ahead = mapped(read, (position for group in alike for position in group), readers, AHEAD * batch_size)
+    ahead = AHEAD * batch_size + readers
+    read_ahead = mapped(read, (position for group in alike for position in group), readers, ahead)
     for group in alike:
         images = np.stack(list(islice(read_ahead, len(group))))
         yield Images(group, torch.from_numpy(images).permute(0, 3, 1, 2))
