@@ -85,13 +85,13 @@ def predict_shard(
             | ({} if calibrator is None else {"calibrator": artifacts.digest_file(calibrator)}),
         )
         # Images are read, and what the network says of them is decided and written, while it works on others.
-        with writer, Behind(threads) as behind:
+        with writer, Behind() as writing, Behind(threads) as packing:
             batches = batched(table, read.size, settings.batch_size, positions, read.pixels, threads)
             for batch in followed(batches, "predict", len(positions), size=len):
                 names = [table.image[position] for position in batch.positions]
                 pending = predictor(batch.on(device), names, sizes[batch.positions[0]])
                 places = [position - positions.start for position in batch.positions]
-                behind(_packed, writer, places, names, pending, then=partial(_write, writer))
+                packing(_packed, writer, places, names, pending, then=partial(writing, _write, writer))
 
 
 def _packed(writer: PredictionWriter, places: Sequence[int], names: Sequence[str], pending: Pending) -> list[Packed]:
