@@ -91,5 +91,5 @@ def _without_time(path: Path) -> bytes:
         return pd.read_csv(path).drop(columns="images_per_second").to_csv().encode()
     if path.name == "manifest.json":
         told = json.loads(path.read_text())
-        return json.dumps({name: value for name, value in told.items() if name != "seconds"}).encode()
+        return json.dumps({name: value for name, value in told.items() if name not in ("seconds", "waited")}).encode()
     return path.read_bytes()

@@ -2,6 +2,9 @@ import numpy as np
 import pytest
 import torch
 from exact import quantize
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.nn import functional as F
 
 from selftrain.confidence import (
     BINS,
@@ -13,6 +16,7 @@ from selftrain.confidence import (
     stored_probability,
 )
 from selftrain.errors import UserError
+from selftrain.models import top
 from selftrain.predict.confidence import UNDEFINED, decide, decide_probabilities
 from selftrain.predict.forward import Decided, Pending
 
@@ -119,6 +123,24 @@ def test_logits_without_log_odds_are_an_error(bad):
         Pending(lambda: Decided(classes, bins)).on_host(["a", "b", "c"])
     planes = Pending(lambda: sound).on_host(["a", "b", "c"])
     assert planes.bins.dtype == np.uint16 and (planes.bins == sound.bins.numpy()).all() and planes.agreement is None
+
+
+@given(
+    st.tuples(st.integers(1, 9), st.integers(1, 9)), st.tuples(st.integers(1, 40), st.integers(1, 40)), st.booleans()
+)
+def test_logits_are_enlarged_on_the_way(own, size, small_cache):
+    logits = logits_of(3, (2, 5, *own)).to(memory_format=torch.channels_last)
+    with pytest.MonkeyPatch.context() as patch:
+        if small_cache:
+            patch.setattr(top, "CACHED", 5 * 3 * size[1])  # parts of one row, and of three where no row is made
+        classes, bins = decide(logits, size=size)
+        voted = top.top_classes(logits, size)
+    whole = F.interpolate(logits.contiguous().double(), size=size, mode="bilinear", align_corners=False)
+    first, second = whole.topk(2, 1).values.unbind(1)
+    clear = (first - second > 1e-4).numpy()
+    best, log_odds = exact_log_odds(whole.numpy())
+    assert (classes.numpy() == best)[clear].all() and torch.equal(voted, classes)
+    assert np.abs(bins.numpy() - quantize(log_odds))[clear].max(initial=0) <= 1
 
 
 def test_memory_layout_does_not_matter():

@@ -61,6 +61,20 @@ def test_an_item_can_count_for_several(clock, lines):
     assert [line.split(" images")[0] for line in lines] == ["predict: 3 of 5", "predict: 5 of 5"]
 
 
+@pytest.mark.parametrize(("wait", "told"), [(3, ", 75% of it waiting: read sooner"), (0.2, "")])
+def test_long_waiting_for_items_is_told_where_something_helps(clock, lines, wait, told):
+    def slow():
+        for item in range(10):
+            clock[0] += wait
+            yield item
+
+    for remedy in ("read sooner", None):
+        for _ in followed(slow(), "predict", 10, remedy=remedy):
+            clock[0] += 1
+    took = f"took 0:00:{10 + 10 * wait:.0f}"
+    assert [line.split("images/s, ")[1] for line in lines if "took" in line] == [took + told, took]
+
+
 def test_nothing_at_all(clock, lines):
     assert list(followed([], "label", 0)) == []
     assert lines == ["label: 0 of 0 images (0%), 0 images/s, took 0:00:00"]

@@ -102,6 +102,7 @@ def test_the_table_and_the_manifest(run, labeled):
     assert {"torch", "timm", "numpy"} <= set(told["packages"])
     assert (told["device"], told["threads"]) == ("cpu", 1) or torch.cuda.is_available()
     assert {"selftrain", "commit", "python", "machine", "device_name", "seconds"} <= set(told)
+    assert 0 < told["waited"] <= told["seconds"] or told["seconds"] < 0.5
     assert told["network"]["parameters"] == sum(p.numel() for p in tiny.network(3).parameters())
     assert files.read_about(paths.model)["step"] == 25
     files.load(paths.model)

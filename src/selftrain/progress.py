@@ -16,18 +16,33 @@ Item = TypeVar("Item")
 
 EVERY = 30.0
 """Seconds between two lines of a log."""
+LONG = 0.2
+"""The share of all time that is worth a word where it passed waiting for items."""
 
 log = logging.getLogger(__name__)
 
 
 class Progress:
-    """What `following` yields: it is told of each step, and tells of some."""
+    """What `following` yields: it is told of each step, and tells of some.
 
-    def __init__(self, what: str, total: int, unit: str, done: int, bar: tqdm | None) -> None:
-        self._what, self._total, self._unit, self._bar = what, total, unit, bar
+    Attributes:
+        waited: seconds that passed until items of `each` were there.
+    """
+
+    def __init__(self, what: str, total: int, unit: str, done: int, bar: tqdm | None, remedy: str | None) -> None:
+        self._what, self._total, self._unit, self._bar, self._remedy = what, total, unit, bar, remedy
+        self.waited = 0.0
         self._first = self._done = done
         self._facts = ""
         self._started = self._told = time.monotonic()
+
+    def each(self, items: Iterable[Item]) -> Iterator[Item]:
+        """The items, counting how long they are waited for."""
+        asked = time.monotonic()
+        for item in items:
+            self.waited += time.monotonic() - asked
+            yield item
+            asked = time.monotonic()
 
     def advance(self, count: int = 1) -> None:
         """So many more are done."""
@@ -48,7 +63,13 @@ class Progress:
     def end(self) -> None:
         """All is done."""
         if self._bar is None:
-            log.info("%s, took %s", self._line(), timedelta(seconds=round(time.monotonic() - self._started)))
+            seconds = time.monotonic() - self._started
+            log.info("%s, took %s%s", self._line(), timedelta(seconds=round(seconds)), self._waiting(seconds))
+
+    def _waiting(self, seconds: float) -> str:
+        """How much of so many seconds passed waiting, where that is much and something helps."""
+        share = self.waited / max(seconds, 1e-9)
+        return "" if self._remedy is None or share < LONG else f", {share:.0%} of it waiting: {self._remedy}"
 
     def _line(self) -> str:
         share = f"{self._done / max(1, self._total):.0%}"
@@ -60,7 +81,9 @@ class Progress:
 
 
 @contextmanager
-def following(what: str, total: int, *, unit: str = "image", done: int = 0, silent: bool = False) -> Iterator[Progress]:
+def following(
+    what: str, total: int, *, unit: str = "image", done: int = 0, silent: bool = False, remedy: str | None = None
+) -> Iterator[Progress]:
     """Tell how far the block is.
 
     Args:
@@ -69,19 +92,26 @@ def following(what: str, total: int, *, unit: str = "image", done: int = 0, sile
         unit: of what, in the singular.
         done: before the block.
         silent: tell nothing, as one of several processes that do the same.
+        remedy: against long waiting for the items of `each`.
     """
     at_terminal = sys.stderr.isatty() and not silent
     with tqdm(initial=done, total=total, desc=what, unit=unit, disable=not at_terminal) as bar:
-        progress = Progress(what, total, unit, done, bar if at_terminal or silent else None)
+        progress = Progress(what, total, unit, done, bar if at_terminal or silent else None, remedy)
         yield progress
         progress.end()
 
 
 def followed(
-    items: Iterable[Item], what: str, total: int, *, unit: str = "image", size: Callable[[Item], int] | None = None
+    items: Iterable[Item],
+    what: str,
+    total: int,
+    *,
+    unit: str = "image",
+    size: Callable[[Item], int] | None = None,
+    remedy: str | None = None,
 ) -> Iterator[Item]:
     """The items, telling how far their use is; `size` says how many units an item counts for, 1 unless given."""
-    with following(what, total, unit=unit) as progress:
-        for item in items:
+    with following(what, total, unit=unit, remedy=remedy) as progress:
+        for item in progress.each(items):
             yield item
             progress.advance(1 if size is None else size(item))

@@ -21,6 +21,9 @@ from selftrain.settings.data import PixelSettings, WorkingSize
 AHEAD = 2
 """Batches of images that may lie read while another is predicted; beside them, one image is at work in each reader."""
 
+MORE_READERS = "more machine.threads read images ahead"
+"""Against waiting for them."""
+
 
 @dataclass(frozen=True)
 class Images:

@@ -12,7 +12,7 @@ import torch
 
 from selftrain import artifacts, memory
 from selftrain.behind import Behind
-from selftrain.data.images import batched
+from selftrain.data.images import MORE_READERS, batched
 from selftrain.data.reading import read_label
 from selftrain.data.tables import read_images, working_sizes
 from selftrain.devices import leased_device
@@ -90,7 +90,7 @@ def evaluate_split(
 
     with Behind() as behind:
         batches = batched(table, read.size, batch_size, range(len(table)), read.pixels, readers)
-        for batch in followed(batches, "evaluate", len(table), size=len):
+        for batch in followed(batches, "evaluate", len(table), size=len, remedy=MORE_READERS):
             pixels = batch.on(device)
             for size, group in groupby(enumerate(batch.positions), key=lambda pair: sizes[pair[1]]):
                 places, positions = zip(*group, strict=True)

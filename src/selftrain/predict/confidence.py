@@ -10,26 +10,28 @@ from torch import Tensor
 
 from selftrain.confidence import BINS, LOW, STEPS
 from selftrain.models.top import each_class, lowest_equal, lowest_top, parts
+from selftrain.settings.data import Size
 
 UNDEFINED = -1
 """The bin of a pixel whose logits are NaN or infinite."""
 
 
-def decide(logits: Tensor, thresholds: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def decide(logits: Tensor, thresholds: Tensor | None = None, size: Size | None = None) -> tuple[Tensor, Tensor]:
     """The top class of each pixel and its confidence; with thresholds, the class with the highest p_c / t_c.
 
     The log-odds are log p_c - log(sum of the other p): the chosen class is zeroed after exp(z - max) and the rest
     summed, so nothing is lost to 1 - p. Equals go to the lowest class id.
 
     Args:
-        logits: float32 (B, C, H, W).
+        logits: (B, C, h, w).
         thresholds: t_c > 0, float32 (C,); infinite for a class that is never to be chosen.
+        size: H and W, to which logits are enlarged; their own unless given.
 
     Returns:
         uint8 (B, H, W) class ids and int32 (B, H, W) bins, as `selftrain.confidence` counts them,
         `UNDEFINED` where logits are not finite. Nobody looks at that here, since the look would make a GPU wait.
     """
-    return _by_parts(logits, partial(_from_logits, thresholds=thresholds))
+    return _by_parts(logits, partial(_from_logits, thresholds=thresholds), size)
 
 
 def decide_probabilities(means: Tensor, thresholds: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -61,11 +63,13 @@ def _from_probabilities(means: Tensor, scratch: Tensor, thresholds: Tensor | Non
     return classes, chosen.log_() - others.log_()
 
 
-def _by_parts(values: Tensor, rule: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+def _by_parts(
+    values: Tensor, rule: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], size: Size | None = None
+) -> tuple[Tensor, Tensor]:
     """Apply `rule` to part after part, and to a scratch of its shape."""
-    classes = torch.empty((len(values), *values.shape[2:]), dtype=torch.uint8, device=values.device)
+    classes = torch.empty((len(values), *(size or values.shape[2:])), dtype=torch.uint8, device=values.device)
     log_odds = torch.empty(classes.shape, device=values.device)
-    for where, part, scratch in parts(values):
+    for where, part, scratch in parts(values, size):
         classes[where], log_odds[where] = rule(part, scratch)
     return classes, _quantize(log_odds)
 

@@ -23,7 +23,7 @@ from selftrain.memory import keep_freed_memory
 from selftrain.models import files
 from selftrain.models.agreement import agreement
 from selftrain.models.folding import folded
-from selftrain.models.top import top_classes
+from selftrain.models.top import resized, top_classes
 from selftrain.predict.confidence import UNDEFINED, decide, decide_probabilities
 from selftrain.predict.patches import bands_over_patches
 from selftrain.predict.spatial_prior import at_size
@@ -143,23 +143,19 @@ class Predictor:
             decided = self._decide(self._probabilities(images, size), size)
         else:
             said = self._logits(images)
-            prior = None if self.prior is None else at_size(self.prior, size).log()
-            if not images.is_cuda:
-                return Pending(lambda: self._decide_in_turn(said, size, prior))
-            decided = self._decide_logits(said, size, prior)
+            if self.prior is not None:
+                prior = at_size(self.prior, size).log()
+                said = [resized(logits, size) + prior for logits in said]
+            elif not images.is_cuda:
+                return Pending(lambda: self._decide_logits(said, size))
+            decided = self._decide_logits(said, size)
         return Pending(lambda: decided, torch.cuda.current_stream().record_event() if images.is_cuda else None)
 
     @torch.inference_mode()
-    def _decide_in_turn(self, said: Sequence[Tensor], size: Size, prior: Tensor | None) -> Decided:
-        """One image after the other, so that a CPU does not hold the enlarged logits of all."""
-        each = zip(*(logits.split(1) for logits in said), strict=True)
-        return _joined([self._decide_logits(image, size, prior) for image in each])
-
-    def _decide_logits(self, said: Sequence[Tensor], size: Size, prior: Tensor | None) -> Decided:
+    def _decide_logits(self, said: Sequence[Tensor], size: Size) -> Decided:
         """What logits (B, C, h, w), the network's and those of each branch, say at a size."""
-        each = (_at(logits, size) if prior is None else _at(logits, size) + prior for logits in said)
-        decided = decide(next(each), self.thresholds)
-        return self._counted(decided, [top_classes(logits) for logits in each])
+        whole, *branches = said
+        return self._counted(decide(whole, self.thresholds, size), [top_classes(logits, size) for logits in branches])
 
     @property
     def _views(self) -> list[tuple[float, bool]]:
@@ -188,7 +184,7 @@ class Predictor:
             if total is None:
                 total = torch.zeros((len(images), len(said) * self.classes, *size), device=images.device)
             for logits, of_set in zip(said, total.split(self.classes, 1), strict=True):
-                said_of_pixels = _at(logits.flip(-1) if flip else logits, size).softmax(1)
+                said_of_pixels = resized(logits.flip(-1) if flip else logits, size).softmax(1)
                 of_set += self.calibrator.probabilities(said_of_pixels)
         assert total is not None
         return total.div_(len(self._views))
@@ -212,7 +208,7 @@ class Predictor:
 
     def _decide(self, means: Tensor, size: Size) -> Decided:
         """What mean probabilities (B, S·C, h, w) say, on whatever device they are."""
-        sets = list(_at(means, size).split(self.classes, 1))
+        sets = list(resized(means, size).split(self.classes, 1))
         if self.prior is not None:
             prior = at_size(self.prior, size).to(means.device)
             sets = [one * prior for one in sets]
@@ -268,11 +264,3 @@ def _joined(parts: Sequence[Decided], dimension: int = 0) -> Decided:
     classes, bins, agreeing = zip(*parts, strict=True)
     agreement = None if agreeing[0] is None else torch.cat(agreeing, dimension)
     return Decided(torch.cat(classes, dimension), torch.cat(bins, dimension), agreement)
-
-
-def _at(scores: Tensor, size: Size) -> Tensor:
-    """Float32 scores at the wanted size, one class behind the other, which is how deciding is fast on a CPU."""
-    scores = scores.float().contiguous()
-    if scores.shape[-2:] == size:
-        return scores
-    return F.interpolate(scores, size=size, mode="bilinear", align_corners=False)

@@ -13,7 +13,7 @@ from torch import Tensor
 from selftrain import artifacts, memory
 from selftrain.behind import Behind
 from selftrain.calibrate.calibrator import NONE, Calibrator, read_calibrator
-from selftrain.data.images import batched, shard_of
+from selftrain.data.images import MORE_READERS, batched, shard_of
 from selftrain.data.tables import read_images, working_sizes
 from selftrain.devices import leased_device
 from selftrain.errors import UserError
@@ -87,7 +87,7 @@ def predict_shard(
         # Images are read, and what the network says of them is decided and written, while it works on others.
         with writer, Behind() as writing, Behind(threads) as packing:
             batches = batched(table, read.size, settings.batch_size, positions, read.pixels, threads)
-            for batch in followed(batches, "predict", len(positions), size=len):
+            for batch in followed(batches, "predict", len(positions), size=len, remedy=MORE_READERS):
                 names = [table.image[position] for position in batch.positions]
                 pending = predictor(batch.on(device), names, sizes[batch.positions[0]])
                 places = [position - positions.start for position in batch.positions]

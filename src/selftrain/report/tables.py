@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -296,7 +297,7 @@ def versions(results: Results) -> list[tuple[str, str]]:
 
 
 def runs_table(results: Results) -> Table:
-    """One row per training: device, threads, seconds."""
+    """One row per training: device, threads, seconds, and the share of these in which it waited for images."""
     rows: Rows = []
     told = {one.folder: one for one in reversed(results.settings.rounds)}
     for folder, manifest in results.manifests.items():
@@ -307,11 +308,18 @@ def runs_table(results: Results) -> Table:
             manifest.get("device_name") or manifest.get("device"),
             manifest.get("threads"),
             number(float(manifest.get("seconds", "nan"))),
+            _waiting(manifest),
         ]
         cells = [Cell(DASH if fact is None else str(fact)) for fact in facts]
         rows.append(((one.task, name, str(one.seed), str(one.round)), cells))
     head = ("task", "model", "seed", "round")
-    return Table("Trainings", head, ["algorithm", "device", "threads", "seconds"], rows)
+    return Table("Trainings", head, ["algorithm", "device", "threads", "seconds", "waiting for images"], rows)
+
+
+def _waiting(manifest: dict[str, Any]) -> str | None:
+    """The share of a training's time."""
+    seconds, waited = manifest.get("seconds"), manifest.get("waited")
+    return None if waited is None or not seconds else f"{waited / seconds:.0%}"
 
 
 def _of(table: pd.DataFrame, task: TaskReport) -> pd.DataFrame:

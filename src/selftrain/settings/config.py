@@ -20,7 +20,8 @@ class MachineSettings(Settings):
     """What suits the machine; a change reruns nothing, but for another `environment` where Snakemake makes it."""
 
     threads: Annotated[int, Field(ge=1)] = 1
-    """CPU threads of one training or prediction; results are bit-equal at equal threads."""
+    """CPU threads of one training or prediction; they also read a prediction's images. Results are bit-equal at equal
+    threads."""
     workers: Annotated[int, Field(ge=0)] = 0
     """Processes that read and augment images for one training, or for each of its processes."""
     processes: Annotated[int, Field(ge=1)] = 1

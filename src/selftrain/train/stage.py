@@ -89,9 +89,9 @@ def _train(
     batches = _batches(settings, paths, run, pseudo_labels)
     run.go_on_from(resume.load())
     started = time.monotonic()
-    _steps(run, batches, resume, machine)
+    waited = _steps(run, batches, resume, machine)
     if fabric.is_global_zero:
-        _write(run, paths, machine, time.monotonic() - started)
+        _write(run, paths, machine, time.monotonic() - started, waited)
 
 
 class _Run:
@@ -210,16 +210,26 @@ class _Run:
         return self.teacher.model if teacher else self.segmenter  # type: ignore[union-attr,return-value]
 
 
-def _steps(run: _Run, batches: Batches, resume: Resume, machine: MachineSettings) -> None:
-    """The loop. Losses are looked at once in a while, so that a GPU seldom waits for the look."""
+def _steps(run: _Run, batches: Batches, resume: Resume, machine: MachineSettings) -> float:
+    """The loop; returns how many seconds it waited for images.
+
+    Losses are looked at once in a while, so that a GPU seldom waits for the look.
+    """
     loader = _loader(batches, range(run.step, run.steps), machine.workers, run.fabric.device)
     run.model.train()
     unseen: list[_Step] = []
     started = time.monotonic()
     first = run.fabric.is_global_zero
-    of_round = f"train round {run.settings.round}"
-    with following(of_round, run.steps, unit="step", done=run.step, silent=not first) as progress, _readers_told():
-        for loaded in loader:
+    followed = following(
+        f"train round {run.settings.round}",
+        run.steps,
+        unit="step",
+        done=run.step,
+        silent=not first,
+        remedy="more machine.workers read images ahead",
+    )
+    with followed as progress, _readers_told():
+        for loaded in progress.each(loader):
             if isinstance(loaded, UserError):
                 raise loaded
             with compiler_told():
@@ -233,6 +243,7 @@ def _steps(run: _Run, batches: Batches, resume: Resume, machine: MachineSettings
                     _refuse_ruined(run)
                     resume.save(run.state())
             progress.advance()
+    return progress.waited
 
 
 @contextmanager
@@ -355,7 +366,7 @@ def _stream(name: str, settings: TrainStageSettings, paths: TrainFiles, pseudo_l
     return stream
 
 
-def _write(run: _Run, paths: TrainFiles, machine: MachineSettings, seconds: float) -> None:
+def _write(run: _Run, paths: TrainFiles, machine: MachineSettings, seconds: float, waited: float) -> None:
     settings = run.settings
     _refuse_ruined(run)
     facts = {
@@ -364,6 +375,7 @@ def _write(run: _Run, paths: TrainFiles, machine: MachineSettings, seconds: floa
         "processes": processes.count(),
         "threads": machine.threads,
         "seconds": round(seconds, 1),
+        "waited": round(waited, 1),
         "network": run.segmenter.describe(),
     }
     if paths.examples is not None:
