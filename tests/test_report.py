@@ -63,8 +63,10 @@ def write_training(folder: Path, pseudo: bool) -> None:
     if pseudo:
         table["pseudo_labeled"] = [0.9, 0.0, 0.2]
     table.assign(learning_rate=[0.3, 0.2, 0.1], images_per_second=9.0).to_csv(folder / "train.csv", index=False)
-    manifest = {"selftrain": "0.1.0", "commit": None, "packages": {"torch": "9.9"}, "seconds": 12.3, "device": "cpu"}
-    (folder / "manifest.json").write_text(json.dumps({**manifest, "threads": 1, "settings": {"note": "</pre>"}}))
+    manifest = {"selftrain": "0.1.0", "commit": None, "packages": {"torch": "9.9"}, "seconds": 12.3, "waited": 3.1}
+    (folder / "manifest.json").write_text(
+        json.dumps({**manifest, "device": "cpu", "threads": 1, "settings": {"note": "</pre>"}})
+    )
 
 
 def write_pseudo_labels(folder: Path, round_: int, truth: bool, weak: bool) -> None:
@@ -231,7 +233,7 @@ def test_without_truth_the_accuracy_is_empty(tmp_path):
 def test_the_page_is_whole_and_tells_of_everything(page):
     reader = read(page)
     text = " ".join(reader.text)
-    for word in (*CLASSES, *ROUNDS, "val", "0.1.0", "9.9", "12.3", ALARM, "round 2", "dars"):
+    for word in (*CLASSES, *ROUNDS, "val", "0.1.0", "9.9", "12.3", "25%", ALARM, "round 2", "dars"):
         assert word in text, word
     assert "Weak labels by class" in text
     assert {"svg", "table", "details"} <= set(reader.tags)

@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load, load_file
 
 from selftrain import manifest
+from selftrain.data.batches import Batches
 from selftrain.errors import UserError
 from selftrain.models import files
 from selftrain.models.segmenter import Segmenter
@@ -102,10 +103,21 @@ def test_the_table_and_the_manifest(run, labeled):
     assert {"torch", "timm", "numpy"} <= set(told["packages"])
     assert (told["device"], told["threads"]) == ("cpu", 1) or torch.cuda.is_available()
     assert {"selftrain", "commit", "python", "machine", "device_name", "seconds"} <= set(told)
-    assert 0 < told["waited"] <= told["seconds"] or told["seconds"] < 0.5
     assert told["network"]["parameters"] == sum(p.numel() for p in tiny.network(3).parameters())
     assert files.read_about(paths.model)["step"] == 25
     files.load(paths.model)
+
+
+def test_waiting_for_images_is_told(run, caplog, monkeypatch):
+    caplog.set_level(logging.INFO, "selftrain.progress")
+    read, waited = Batches.__getitem__, {}
+    for seconds in (0, 0.1):
+        monkeypatch.setattr(Batches, "__getitem__", lambda *which, wait=seconds: (time.sleep(wait), read(*which))[1])
+        told = json.loads(run(f"waits-{seconds}", tiny.stage(steps=10)).manifest.read_text())
+        waited[seconds] = told["waited"]
+        assert waited[seconds] <= told["seconds"]
+    assert waited[0.1] >= 1 and waited[0.1] - waited[0] > 0.8
+    assert "of it waiting: more machine.workers read images ahead" in caplog.messages[-1]
 
 
 def test_a_commit_is_that_of_this_source_or_none(tmp_path, monkeypatch):
